@@ -14,6 +14,7 @@ mod network;
 mod op;
 mod space;
 mod tensor;
+mod transform;
 mod units;
 
 pub use architecture::{Architecture, CellOutput, Downsample, Head, Stage, StemLayer};
@@ -25,4 +26,5 @@ pub use network::{MAX_NODES, Network, NetworkError, Node, NodeId, TensorRole, Te
 pub use op::{Activation, BATCH_NORM_EPS, Conv2d, MAX_KERNEL, Op, Pool, ShapeError};
 pub use space::{MIN_LIVE_NODES, Space, SpaceError, StageSpace};
 pub use tensor::{Tensor, TensorError, Weights};
+pub use transform::{Transform, TransformError, TransformFailure, Verify, Violations, apply_checked};
 pub use units::{MAX_AXIS, Macs, Params, Shape, ShapeParseError, grouped};
