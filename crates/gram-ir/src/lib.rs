@@ -13,6 +13,8 @@ mod lower;
 mod network;
 mod op;
 mod space;
+#[cfg(feature = "proptest")]
+pub mod strategies;
 mod tensor;
 mod transform;
 mod units;

@@ -93,7 +93,7 @@ pub enum TransformError {
         /// Name of the transform.
         pass: &'static str,
         /// Why.
-        source: TransformFailure,
+        source: Box<TransformFailure>,
     },
     /// The transform made a graph that is not well-formed: a bug in the transform.
     #[error("{pass} broke the graph: {source}")]
@@ -136,7 +136,8 @@ pub fn apply_checked<G: Verify + Clone + PartialEq>(
 ) -> Result<bool, TransformError> {
     let pass = transform.name();
     let mut next = graph.clone();
-    let reported = transform.apply(&mut next).map_err(|source| TransformError::Failed { pass, source })?;
+    let reported =
+        transform.apply(&mut next).map_err(|source| TransformError::Failed { pass, source: Box::new(source) })?;
     if let Err(source) = next.verify() {
         return Err(match graph.verify() {
             Err(source) => TransformError::WasBroken { pass, source },
