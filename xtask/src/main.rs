@@ -1,1 +1,43 @@
-fn main() {}
+//! Chores of the project: `cargo xtask pipeline`, `lint`, `check`, `bench`. Everything is a list of commands, printed as they run.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "xtask talks to a person")]
+
+mod bench;
+mod check;
+mod pipeline;
+mod shell;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+usage: cargo xtask <command>
+
+  pipeline [quickstart|fashion-mnist|cifar-10] [--data DIR] [--output DIR] [--jobs N]
+             search, prune, train and export on real data; ends with a table and summary.json
+  lint       fmt, clippy, docs, arrows between crates
+  check      lint, then every test; licences too where cargo-deny is installed
+  bench      all criterion benches";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.split_first() {
+        Some((command, rest)) => match command.as_str() {
+            "pipeline" => pipeline::run(rest),
+            "lint" => check::lint(),
+            "check" => check::check(),
+            "bench" => bench::run(rest),
+            "help" | "--help" | "-h" => {
+                println!("{HELP}");
+                Ok(())
+            }
+            other => Err(shell::usage(format!("there is no command `{other}`\n{HELP}"))),
+        },
+        None => Err(shell::usage(HELP)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(shell::exit_code(&error))
+        }
+    }
+}
