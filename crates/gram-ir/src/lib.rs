@@ -5,6 +5,7 @@
 //!
 //! The crate never trains, times or reads files, and holds no search policy.
 
+mod arbitrary_weights;
 mod architecture;
 mod cell;
 mod cost;
@@ -12,6 +13,7 @@ mod edge_map;
 mod lower;
 mod network;
 mod op;
+pub mod reference;
 mod space;
 #[cfg(feature = "proptest")]
 pub mod strategies;
