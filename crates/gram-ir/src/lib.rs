@@ -7,6 +7,7 @@
 
 mod arbitrary_weights;
 mod architecture;
+mod canonical;
 mod cell;
 mod cost;
 mod edge_map;
@@ -22,6 +23,7 @@ mod transform;
 mod units;
 
 pub use architecture::{Architecture, CellOutput, Downsample, Head, Stage, StemLayer};
+pub use canonical::{CanonicalKey, KeyParseError};
 pub use cell::{Cell, CellError, CellNodeId, CellOp, MAX_CELL_NODE, UnknownOp};
 pub use cost::{Cost, Limits, NodeCost};
 pub use edge_map::{EdgeMap, NotTriangular};
