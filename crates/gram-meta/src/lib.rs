@@ -1,1 +1,51 @@
-//! Part of GRAM.
+//! The meta-graph of GRAM: what earlier children taught, as one weight per candidate edge.
+//!
+//! A [`MetaGraph`] holds, for each stage of a [`Space`](gram_ir::Space), the operators dealt out to the nodes and a Bernoulli weight for
+//! every edge of the complete DAG. [`MetaGraph::sample`] draws a [`Child`], [`temper`] turns scores into weights of children,
+//! [`MetaGraph::propagate`] moves the edge weights towards the good ones, and [`ConvergenceTest`] says when to stop.
+//! The rules are ours, in the spirit of the paper (arXiv:1906.08305): its text gives the ideas, not the formulas.
+//!
+//! The crate does not know how a child is scored, and neither reads nor writes files: [`MetaGraph::to_json`] gives text.
+//!
+//! # Example
+//! ```
+//! use gram_meta::{MetaConfig, MetaGraph, temper};
+//! use gram_ir::{Activation, CellOp, CellOutput, Downsample, Head, Space, StageSpace};
+//! use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+//!
+//! let output = CellOutput { project: Some(8), residual: false, linear_leaves: false, activation: false };
+//! let stage = StageSpace { nodes: 6, channels: 8, repeats: 1, downsample: Downsample::None, output };
+//! let space = Space {
+//!     name: "tiny".into(),
+//!     activation: Activation::Relu,
+//!     max_in_degree: 4,
+//!     operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
+//!     stem: vec![],
+//!     stages: vec![stage],
+//!     head: Head::default(),
+//! };
+//! let mut meta = MetaGraph::new(&space, MetaConfig::default(), 7)?;
+//! let mut rng = ChaCha8Rng::seed_from_u64(7);
+//! let children = [meta.sample(&mut rng, &|_| true)?, meta.sample(&mut rng, &|_| true)?];
+//! let tempered = temper(&[Some(0.6), Some(0.8)], None, meta.config());
+//! meta.propagate(children.iter().zip(tempered.weights.iter().copied()))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod child;
+mod config;
+mod converge;
+mod file;
+mod meta_graph;
+mod propagate;
+mod sample;
+mod temper;
+
+pub use child::{Child, StageEdges};
+pub use config::{MetaConfig, MetaConfigError};
+pub use converge::{Converged, Convergence, ConvergenceTest};
+pub use file::{FORMAT_VERSION, MetaFileError};
+pub use meta_graph::{MetaGraph, MetaGraphError, MetaStage};
+pub use propagate::PropagateError;
+pub use sample::{MAX_REFUSED, MAX_STRUCTURE_TRIES, SampleError};
+pub use temper::{Tempered, temper};

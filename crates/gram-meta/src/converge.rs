@@ -1,0 +1,188 @@
+//! The convergence test.
+
+use std::fmt;
+
+use gram_ir::CellNodeId;
+use serde::{Deserialize, Serialize};
+
+use crate::{MetaConfig, MetaGraph, MetaStage};
+
+/// Which test says that the search is done.
+///
+/// Low entropy proves commitment, not optimality: the weights feed their own prior.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Converged {
+    /// The mean entropy of the edges is at most `entropy_stop_bits`.
+    Entropy,
+    /// The pruned child is unchanged for `stable_rounds` rounds and the weights hardly move.
+    Stable,
+    /// `max_rounds` are done.
+    RoundsCap,
+}
+
+impl fmt::Display for Converged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Entropy => "the edge weights are nearly decided (entropy)",
+            Self::Stable => "pruned child and weights are stable",
+            Self::RoundsCap => "the cap on rounds is reached",
+        })
+    }
+}
+
+/// State of the convergence test after a round.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Convergence {
+    /// Mean binary entropy of the edges whose source can still be live, in bits.
+    pub entropy_bits: f64,
+    /// Moving average (0.9) of the largest change of a weight per round.
+    pub change_average: f64,
+    /// For how many rounds the pruned child has been the same; 0 if none was given.
+    pub unchanged_rounds: usize,
+    /// The test that fired, if any.
+    pub converged: Option<Converged>,
+}
+
+/// Share of the old value in the moving average of changes (ALGORITHMS 1.5).
+const KEEP: f64 = 0.9;
+
+/// Watches the rounds of one search. `K` identifies a pruned child, its canonical key say.
+///
+/// # Source
+/// ALGORITHMS 1.5, convergence test \[ours\].
+#[derive(Clone, Debug)]
+pub struct ConvergenceTest<K> {
+    n_rounds: usize,
+    change_average: Option<f64>,
+    pruned: Option<K>,
+    unchanged_rounds: usize,
+}
+
+impl<K> Default for ConvergenceTest<K> {
+    fn default() -> Self {
+        Self { n_rounds: 0, change_average: None, pruned: None, unchanged_rounds: 0 }
+    }
+}
+
+impl<K: PartialEq> ConvergenceTest<K> {
+    /// Takes note of a round: the meta-graph after it, the largest change of a weight in it, and what pruning the meta-graph to the limits
+    /// would give now (`None` where nothing is pruned; the stability test never fires then).
+    pub fn observe(&mut self, meta: &MetaGraph, max_change: f64, pruned: Option<K>) -> Convergence {
+        self.n_rounds += 1;
+        let change_average = self.change_average.map_or(max_change, |old| KEEP * old + (1.0 - KEEP) * max_change);
+        self.change_average = Some(change_average);
+        let same = pruned.is_some() && pruned == self.pruned;
+        self.unchanged_rounds = if same { self.unchanged_rounds + 1 } else { 0 };
+        self.pruned = pruned;
+        let entropy_bits = meta.entropy_bits();
+        let converged = self.fired(meta.config(), entropy_bits, change_average);
+        Convergence { entropy_bits, change_average, unchanged_rounds: self.unchanged_rounds, converged }
+    }
+
+    fn fired(&self, config: &MetaConfig, entropy_bits: f64, change_average: f64) -> Option<Converged> {
+        if entropy_bits <= config.entropy_stop_bits {
+            Some(Converged::Entropy)
+        } else if self.unchanged_rounds >= config.stable_rounds && change_average < config.stable_change {
+            Some(Converged::Stable)
+        } else {
+            (self.n_rounds >= config.max_rounds).then_some(Converged::RoundsCap)
+        }
+    }
+}
+
+impl MetaGraph {
+    /// Mean binary entropy, in bits, of the edges whose source is live-able.
+    ///
+    /// Node 0 is live-able, and so is a node with an edge of weight above ε from a live-able one. Other nodes are reached by the floor ε
+    /// alone; their out-edges are hardly ever taught and would keep their prior's entropy for ever.
+    pub fn entropy_bits(&self) -> f64 {
+        let (mut sum, mut n_edges) = (0.0, 0_usize);
+        for stage in &self.stages {
+            let live_able = live_able(stage, self.config.epsilon);
+            for (from, _, &weight) in stage.weights.iter() {
+                if live_able[from.index()] {
+                    sum += binary_entropy_bits(weight);
+                    n_edges += 1;
+                }
+            }
+        }
+        sum / n_edges as f64
+    }
+}
+
+fn live_able(stage: &MetaStage, epsilon: f64) -> Vec<bool> {
+    let mut live_able = vec![false; stage.n_nodes()];
+    live_able[CellNodeId::INPUT.index()] = true;
+    // Ordered by target, so a source is decided before its out-edges are met.
+    for (from, to, &weight) in stage.weights.iter() {
+        if weight > epsilon && live_able[from.index()] {
+            live_able[to.index()] = true;
+        }
+    }
+    live_able
+}
+
+fn binary_entropy_bits(p: f64) -> f64 {
+    let term = |p: f64| if p > 0.0 { -p * p.log2() } else { 0.0 };
+    term(p) + term(1.0 - p)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta_graph::tests::meta;
+
+    #[test]
+    fn entropy_of_undecided_and_decided_weights() {
+        let mut meta = meta(&[4]);
+        assert_eq!(meta.entropy_bits(), 1.0);
+        meta.stages[0].weights.values_mut().fill(0.98);
+        let one_edge = -(0.98 * 0.98_f64.log2() + 0.02 * 0.02_f64.log2());
+        assert!((meta.entropy_bits() - one_edge).abs() < 1e-12 && one_edge < 0.15);
+    }
+
+    #[test]
+    fn edges_out_of_unreachable_nodes_do_not_count() {
+        let mut meta = meta(&[3]);
+        // (0,1) at the floor: node 1 is not live-able, so (1,2) at 0.5 is left out.
+        meta.stages[0].weights.values_mut().copy_from_slice(&[0.02, 0.98, 0.5]);
+        assert!(meta.entropy_bits() < 0.15);
+    }
+
+    #[test]
+    fn entropy_fires_first() {
+        let mut meta = meta(&[4]);
+        let mut test = ConvergenceTest::<u8>::default();
+        assert_eq!(test.observe(&meta, 0.1, None).converged, None);
+        meta.stages[0].weights.values_mut().fill(0.02);
+        assert_eq!(test.observe(&meta, 0.1, None).converged, Some(Converged::Entropy));
+    }
+
+    #[test]
+    fn stability_needs_both_the_pruned_child_and_small_changes() {
+        let meta = meta(&[4]);
+        let mut test = ConvergenceTest::default();
+        test.observe(&meta, 0.001, Some(1));
+        for round in 1..10 {
+            let state = test.observe(&meta, 0.001, Some(1));
+            assert_eq!((state.unchanged_rounds, state.converged), (round, None));
+        }
+        assert_eq!(test.observe(&meta, 0.001, Some(1)).converged, Some(Converged::Stable));
+        assert_eq!(test.observe(&meta, 0.001, Some(2)).unchanged_rounds, 0);
+        let mut restless = ConvergenceTest::default();
+        let fired: Vec<_> = (0..30).filter_map(|_| restless.observe(&meta, 0.02, Some(1)).converged).collect();
+        assert_eq!(fired, []);
+        let mut unpruned = ConvergenceTest::<u8>::default();
+        assert!((0..30).all(|_| unpruned.observe(&meta, 0.0, None).converged.is_none()));
+    }
+
+    #[test]
+    fn the_cap_ends_every_search() {
+        let meta = meta(&[4]);
+        let mut test = ConvergenceTest::<u8>::default();
+        let rounds = (1..).find(|_| test.observe(&meta, 0.5, None).converged.is_some());
+        assert_eq!(rounds, Some(200));
+        assert_eq!(test.observe(&meta, 0.5, None).converged, Some(Converged::RoundsCap));
+    }
+}

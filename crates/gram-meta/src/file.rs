@@ -1,0 +1,231 @@
+//! The file `meta-graph.json`.
+
+use gram_ir::{CellOp, EdgeMap, Space};
+use serde::{Deserialize, Serialize};
+
+use crate::{MetaConfig, MetaConfigError, MetaGraph, MetaStage};
+
+/// Version of `meta-graph.json`.
+pub const FORMAT_VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MetaFile {
+    format_version: u32,
+    space: String,
+    max_in_degree: usize,
+    n_rounds: usize,
+    config: MetaConfig,
+    stages: Vec<StageFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StageFile {
+    /// Number of nodes, the input among them; says the same as the lengths of the others.
+    nodes: usize,
+    /// Operators of nodes 1, 2, ….
+    operators: Vec<CellOp>,
+    /// Weights of edges (0,1), (0,2), (1,2), (0,3), ….
+    weights: EdgeMap<f64>,
+}
+
+impl MetaGraph {
+    /// The text of `meta-graph.json`, ending with a line break. The same meta-graph gives the same bytes.
+    ///
+    /// # Errors
+    /// None that a valid meta-graph can cause; the encoder's own are passed on.
+    pub fn to_json(&self) -> Result<String, MetaFileError> {
+        let stage = |stage: &MetaStage| StageFile {
+            nodes: stage.n_nodes(),
+            operators: stage.ops.clone(),
+            weights: stage.weights.clone(),
+        };
+        let file = MetaFile {
+            format_version: FORMAT_VERSION,
+            space: self.space_name.clone(),
+            max_in_degree: self.max_in_degree,
+            n_rounds: self.n_rounds,
+            config: self.config,
+            stages: self.stages.iter().map(stage).collect(),
+        };
+        Ok(serde_json::to_string_pretty(&file)? + "\n")
+    }
+
+    /// Reads the text of `meta-graph.json` and checks every value in it.
+    ///
+    /// # Errors
+    /// [`MetaFileError`] if the text is no such file, of another version, or holds sizes that disagree or weights out of range.
+    pub fn from_json(text: &str) -> Result<Self, MetaFileError> {
+        let file: MetaFile = serde_json::from_str(text)?;
+        if file.format_version != FORMAT_VERSION {
+            return Err(MetaFileError::Version { expected: FORMAT_VERSION, got: file.format_version });
+        }
+        file.config.verify()?;
+        if file.max_in_degree == 0 || file.stages.is_empty() {
+            return Err(MetaFileError::Empty);
+        }
+        let stages = file.stages.into_iter().enumerate();
+        let stages = stages.map(|(index, stage)| stage.check(index, &file.config)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            space_name: file.space,
+            max_in_degree: file.max_in_degree,
+            config: file.config,
+            n_rounds: file.n_rounds,
+            stages,
+        })
+    }
+
+    /// Checks that the meta-graph is one of `space`: stages, nodes, operators and largest in-degree agree.
+    ///
+    /// # Errors
+    /// [`MetaFileError::OtherSpace`] with what differs.
+    pub fn check_space(&self, space: &Space) -> Result<(), MetaFileError> {
+        let differs = |what: String| Err(MetaFileError::OtherSpace { space: space.name.clone(), what });
+        if self.max_in_degree != space.max_in_degree {
+            return differs(format!("max_in_degree is {}, not {}", self.max_in_degree, space.max_in_degree));
+        }
+        if self.stages.len() != space.stages.len() {
+            return differs(format!("it has {} stages, not {}", self.stages.len(), space.stages.len()));
+        }
+        for (index, (stage, of_space)) in self.stages.iter().zip(&space.stages).enumerate() {
+            if stage.n_nodes() != of_space.nodes {
+                return differs(format!("stage {index} has {} nodes, not {}", stage.n_nodes(), of_space.nodes));
+            }
+            if let Some(op) = stage.ops.iter().find(|op| !space.operators.contains(op)) {
+                return differs(format!("stage {index} has a node `{op}`, which is not among the operators"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StageFile {
+    fn check(self, stage: usize, config: &MetaConfig) -> Result<MetaStage, MetaFileError> {
+        let nodes = self.nodes;
+        let n_edges = self.weights.len();
+        let in_range = (3..=Space::MAX_STAGE_NODES).contains(&nodes);
+        if !in_range || self.operators.len() != nodes - 1 || self.weights.n_nodes() != nodes {
+            return Err(MetaFileError::Sizes { stage, nodes, operators: self.operators.len(), n_edges });
+        }
+        let (low, high) = (config.epsilon, 1.0 - config.epsilon);
+        if let Some((from, to, &weight)) = self.weights.iter().find(|(_, _, w)| !(low..=high).contains(*w)) {
+            return Err(MetaFileError::Weight { stage, from: from.0, to: to.0, weight, low, high });
+        }
+        Ok(MetaStage { ops: self.operators, weights: self.weights })
+    }
+}
+
+/// Why a text is no usable meta-graph.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MetaFileError {
+    /// No JSON, or other fields than a meta-graph's.
+    #[error("not a meta-graph file: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Another version.
+    #[error("the meta-graph has format version {got}, this program reads {expected}")]
+    Version {
+        /// What this program reads.
+        expected: u32,
+        /// What the file has.
+        got: u32,
+    },
+    /// Hyper-parameters out of range.
+    #[error(transparent)]
+    Config(#[from] MetaConfigError),
+    /// Nothing in it.
+    #[error("the meta-graph has no stages or max_in_degree 0")]
+    Empty,
+    /// Sizes that disagree.
+    #[error(
+        "stage {stage}: {nodes} nodes (3 to 128 are possible) need {need} operators and {edges} weights, got {operators} and {n_edges}",
+        need = nodes.saturating_sub(1),
+        edges = nodes.saturating_mul(nodes.saturating_sub(1)) / 2
+    )]
+    Sizes {
+        /// Index of the stage, from 0.
+        stage: usize,
+        /// Number of nodes that the file claims.
+        nodes: usize,
+        /// Number of operators.
+        operators: usize,
+        /// Number of weights.
+        n_edges: usize,
+    },
+    /// A weight out of range.
+    #[error("stage {stage}, edge {from} -> {to}: weight {weight} is not between {low} and {high}")]
+    Weight {
+        /// Index of the stage, from 0.
+        stage: usize,
+        /// Source.
+        from: u16,
+        /// Target.
+        to: u16,
+        /// The weight.
+        weight: f64,
+        /// ε.
+        low: f64,
+        /// 1 − ε.
+        high: f64,
+    },
+    /// A meta-graph of another space.
+    #[error("the meta-graph is not one of space `{space}`: {what}")]
+    OtherSpace {
+        /// Name of the space.
+        space: String,
+        /// What differs.
+        what: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta_graph::tests::{meta, space};
+
+    #[test]
+    fn the_file_reads_back_bit_for_bit() {
+        let mut meta = meta(&[5, 9]);
+        meta.stages[1].weights.values_mut()[3] = 1.0 / 3.0;
+        meta.n_rounds = 4;
+        let text = meta.to_json().unwrap();
+        let read = MetaGraph::from_json(&text).unwrap();
+        assert_eq!(read, meta);
+        assert_eq!(read.to_json().unwrap(), text);
+        assert!(read.check_space(&space(&[5, 9])).is_ok());
+    }
+
+    #[track_caller]
+    fn refused(from: &str, to: &str, reason: &str) {
+        let text = meta(&[3]).to_json().unwrap();
+        assert!(text.contains(from), "{text}");
+        let error = MetaGraph::from_json(&text.replacen(from, to, 1)).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+
+    #[test]
+    fn bad_files_are_refused_with_the_place() {
+        refused("\"format_version\": 1", "\"format_version\": 2", "format version 2, this program reads 1");
+        refused("\"nodes\": 3", "\"nodes\": 4", "4 nodes (3 to 128 are possible) need 3 operators and 6 weights");
+        refused("\"nodes\": 3", "\"nodes\": 99999999999", "got 2 and 3");
+        refused("0.5,", "1.5,", "stage 0, edge 0 -> 1: weight 1.5 is not between 0.02 and 0.98");
+        refused("0.5,", "", "do not fit a complete DAG");
+        refused("\"eta\": 0.2", "\"eta\": 7", "eta: 7");
+        refused("\"n_rounds\"", "\"rounds\"", "unknown field");
+        refused("\"max_in_degree\": 4", "\"max_in_degree\": 0", "max_in_degree 0");
+        assert!(matches!(MetaGraph::from_json(""), Err(MetaFileError::Json(_))));
+    }
+
+    #[test]
+    fn other_spaces_are_told_apart() {
+        let differs = |space: &Space| meta(&[5, 9]).check_space(space).unwrap_err().to_string();
+        assert!(differs(&space(&[5])).contains("2 stages, not 1"));
+        assert!(differs(&space(&[5, 8])).contains("stage 1 has 9 nodes, not 8"));
+        let mut other = space(&[5, 9]);
+        other.operators = vec![CellOp::Identity];
+        assert!(differs(&other).contains("which is not among the operators"));
+        other.max_in_degree = 3;
+        assert!(differs(&other).contains("max_in_degree is 4, not 3"));
+    }
+}

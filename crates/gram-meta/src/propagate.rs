@@ -1,0 +1,141 @@
+//! Propagation: a round's children move the edge weights.
+
+use gram_ir::{CellNodeId, EdgeMap};
+
+use crate::{Child, MetaGraph, MetaGraphError, MetaStage, StageEdges};
+
+impl MetaGraph {
+    /// Moves every edge weight towards what the weighted children chose; returns the largest change of a weight.
+    ///
+    /// For edge `e = (i, j)` let `A` be the children in which `i` is live, `U = Σ_A u_k`, `ĝ = Σ_A u_k·g_k / U`: then
+    /// `w ← clip((1 − η·U)·w + η·U·ĝ, ε, 1 − ε)`, which is `w + η·Σ_A u_k·(g_k − w)` before the clip. An edge whose source is dead in all
+    /// children (of weight above 0) stays as it is. Weights of children are `softmax(β·S)`, see [`temper`](crate::temper).
+    ///
+    /// # Errors
+    /// [`PropagateError`] if a child is of another meta-graph, a weight is negative or not finite, or the weights sum to more than 1;
+    /// the meta-graph is unchanged then.
+    /// # Source
+    /// ALGORITHMS 1.5, propagation \[ours\]: natural-gradient ascent for independent Bernoullis, the cross-entropy method.
+    pub fn propagate<'a>(
+        &mut self,
+        children: impl IntoIterator<Item = (&'a Child, f64)>,
+    ) -> Result<f64, PropagateError> {
+        let children: Vec<(&Child, f64)> = children.into_iter().collect();
+        self.check_round(&children)?;
+        let mut largest: f64 = 0.0;
+        for (index, stage) in self.stages.iter_mut().enumerate() {
+            let kept: Vec<(&StageEdges, f64)> =
+                children.iter().map(|(child, weight)| (&child.stages()[index], *weight)).collect();
+            largest = largest.max(propagate_stage(stage, &kept, self.config.eta, self.config.epsilon));
+        }
+        self.n_rounds += 1;
+        Ok(largest)
+    }
+
+    fn check_round(&self, children: &[(&Child, f64)]) -> Result<(), PropagateError> {
+        for &(child, weight) in children {
+            self.check_child(child)?;
+            if !weight.is_finite() || weight < 0.0 {
+                return Err(PropagateError::Weight { weight });
+            }
+        }
+        let sum: f64 = children.iter().map(|(_, weight)| weight).sum();
+        if sum > 1.0 + 1e-9 { Err(PropagateError::Sum { sum }) } else { Ok(()) }
+    }
+}
+
+fn propagate_stage(stage: &mut MetaStage, children: &[(&StageEdges, f64)], eta: f64, epsilon: f64) -> f64 {
+    let n_nodes = stage.n_nodes();
+    // Per source U, per edge Σ u_k·g_k (a kept edge's source is live).
+    let mut live = vec![0.0; n_nodes];
+    let mut chosen = EdgeMap::from_fn(n_nodes, |_, _| 0.0);
+    for &(kept, weight) in children {
+        for (node, mass) in live.iter_mut().enumerate() {
+            if kept.is_live(CellNodeId(node as u16)) {
+                *mass += weight;
+            }
+        }
+        for (from, to) in kept.edges() {
+            if let Some(mass) = chosen.get_mut(from, to) {
+                *mass += weight;
+            }
+        }
+    }
+    let mut largest: f64 = 0.0;
+    for ((from, _, &mass), weight) in chosen.iter().zip(stage.weights.values_mut()) {
+        if live[from.index()] > 0.0 {
+            let moved = (*weight + eta * (mass - live[from.index()] * *weight)).clamp(epsilon, 1.0 - epsilon);
+            largest = largest.max((moved - *weight).abs());
+            *weight = moved;
+        }
+    }
+    largest
+}
+
+/// Why a round cannot be propagated.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PropagateError {
+    /// A child of another meta-graph.
+    #[error(transparent)]
+    Child(#[from] MetaGraphError),
+    /// A weight below 0 or not finite.
+    #[error("a child's weight is {weight}; weights are 0 or more")]
+    Weight {
+        /// The weight.
+        weight: f64,
+    },
+    /// The weights sum to more than 1.
+    #[error("the children's weights sum to {sum}, which is more than 1")]
+    Sum {
+        /// The sum.
+        sum: f64,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta_graph::tests::meta;
+
+    fn child(n_nodes: usize, edges: &[(u16, u16)]) -> Child {
+        let edges = edges.iter().map(|&(from, to)| (CellNodeId(from), CellNodeId(to)));
+        Child::new(vec![StageEdges::new(n_nodes, edges)])
+    }
+
+    #[test]
+    fn one_round_by_hand() {
+        // Node 1 is live in the first child (u 0.75) only; all weights start at 0.5, η 0.2.
+        let mut meta = meta(&[3]);
+        let children = [child(3, &[(0, 1), (1, 2)]), child(3, &[(0, 2)])];
+        let largest = meta.propagate([(&children[0], 0.75), (&children[1], 0.25)]).unwrap();
+        let weights = meta.stages()[0].weights().values();
+        // (0,1): 0.5 + 0.2·(0.75 − 0.5); (0,2): 0.5 + 0.2·(0.25 − 0.5); (1,2): U 0.75, 0.5 + 0.2·(0.75 − 0.75·0.5).
+        for (weight, expected) in weights.iter().zip([0.55, 0.45, 0.575]) {
+            assert!((weight - expected).abs() < 1e-15, "{weight} {expected}");
+        }
+        assert!((largest - 0.075).abs() < 1e-15);
+        assert_eq!(meta.n_rounds(), 1);
+    }
+
+    #[test]
+    fn a_round_without_weights_changes_nothing() {
+        let mut meta = meta(&[4]);
+        let before = meta.stages().to_vec();
+        let all = child(4, &[(0, 1), (0, 2), (1, 3)]);
+        assert_eq!(meta.propagate([(&all, 0.0)]), Ok(0.0));
+        assert_eq!(meta.stages(), before);
+    }
+
+    #[test]
+    fn refused_rounds_change_nothing() {
+        let mut meta = meta(&[4]);
+        let before = meta.clone();
+        let (own, foreign) = (child(4, &[(0, 1), (0, 2)]), child(5, &[(0, 1), (0, 2)]));
+        assert!(matches!(meta.propagate([(&own, 0.5), (&foreign, 0.5)]), Err(PropagateError::Child(_))));
+        assert!(matches!(meta.propagate([(&own, f64::NAN)]), Err(PropagateError::Weight { .. })));
+        assert!(matches!(meta.propagate([(&own, -0.1)]), Err(PropagateError::Weight { .. })));
+        assert!(matches!(meta.propagate([(&own, 0.6), (&own, 0.6)]), Err(PropagateError::Sum { .. })));
+        assert_eq!(meta, before);
+    }
+}
