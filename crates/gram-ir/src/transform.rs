@@ -130,6 +130,16 @@ pub enum TransformError {
 /// # Complexity
 /// One copy of the graph, one `verify`, one comparison.
 /// # Example
+/// ```
+/// use gram_ir::{Cell, CellNodeId, CellOp, DropDeadNodes, apply_checked};
+/// let mut cell = Cell::new();
+/// cell.add_node(CellNodeId(1), CellOp::Conv1x1)?;
+/// cell.add_node(CellNodeId(2), CellOp::Conv1x1)?;
+/// cell.add_edge(CellNodeId::INPUT, CellNodeId(1))?;
+/// assert!(apply_checked(&DropDeadNodes, &mut cell)?);
+/// assert!(!cell.contains(CellNodeId(2)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn apply_checked<G: Verify + Clone + PartialEq>(
     transform: &dyn Transform<G>,
     graph: &mut G,
