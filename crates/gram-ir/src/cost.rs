@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Macs, Network, Op, Params, Shape};
+use crate::network_transforms::fold_batch_norm::params_after_folding;
+use crate::{Macs, Network, Params, Shape};
 
 /// Costs of one network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -11,7 +12,7 @@ pub struct Cost {
     pub macs: Macs,
     /// Trainable scalars: weights, biases, batch norm's scale and shift.
     pub params: Params,
-    /// Scalars left after batch norm is folded: one bias per channel of a normalised convolution, none of the norm's own.
+    /// Scalars left after [`FoldBatchNorm`](crate::FoldBatchNorm): a bias per channel of a normalised layer, none of the norm's own.
     pub deployed_params: Params,
 }
 
@@ -39,7 +40,7 @@ impl Network {
         Cost {
             macs: self.nodes().iter().map(|node| node.op.macs(node.shape)).sum(),
             params: self.params(),
-            deployed_params: self.deployed_params(),
+            deployed_params: params_after_folding(self),
         }
     }
 
@@ -53,24 +54,6 @@ impl Network {
             params: node.op.params(),
         };
         self.nodes().iter().map(cost).collect()
-    }
-
-    /// A norm that is the only reader of a bias-free convolution costs that convolution's bias after folding, a norm behind a
-    /// convolution with bias costs nothing, any other norm stays.
-    fn deployed_params(&self) -> Params {
-        let consumers = self.consumers();
-        let deployed = |node: &crate::Node| match node.op {
-            Op::BatchNorm { channels } => {
-                let source = node.inputs[0];
-                let only_reader = consumers[source.index()].len() == 1 && source != self.output();
-                match self.node(source).op {
-                    Op::Conv(conv) if only_reader => Params(if conv.bias { 0 } else { channels as u64 }),
-                    _ => node.op.params(),
-                }
-            }
-            _ => node.op.params(),
-        };
-        self.nodes().iter().map(deployed).sum()
     }
 }
 

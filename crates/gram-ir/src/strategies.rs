@@ -6,12 +6,16 @@
 //! proptest!(|(cell in arb_cell(2..=6))| prop_assert!(cell.leaves().len() < 6));
 //! ```
 
+mod network;
+
 use std::ops::RangeInclusive;
 
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
+
+pub use network::arb_network;
 
 use crate::{
     Activation, Architecture, Cell, CellNodeId, CellOp, CellOutput, Downsample, EdgeMap, Head, Shape, Stage, StemLayer,
