@@ -82,6 +82,8 @@ where
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(800))]
+
     #[test]
     fn remove_identities(before in arb_weighted()) {
         let after = keeps_function(&RemoveIdentities, &before)?;

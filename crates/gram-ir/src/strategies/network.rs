@@ -42,6 +42,8 @@ enum Kind {
     Linear,
     Identity,
     Zero,
+    /// The source's operator and inputs once more.
+    Again,
 }
 
 /// What a node should be; [`Step::fit`] makes it fit.
@@ -58,13 +60,13 @@ struct Step {
 }
 
 fn arb_step() -> impl Strategy<Value = Step> {
-    use Kind::{Act, Add, AvgPool, Concat, Conv, Depthwise, Global, Identity, Linear, MaxPool, Norm, Zero};
+    use Kind::{Act, Add, Again, AvgPool, Concat, Conv, Depthwise, Global, Identity, Linear, MaxPool, Norm, Zero};
     let kinds = prop_oneof![
-        9 => select(vec![Conv, Depthwise, Norm, Concat]),
-        5 => select(vec![Act, Add, Identity]),
-        2 => select(vec![MaxPool, AvgPool, Zero, Linear, Global]),
+        10 => select(vec![Conv, Depthwise, Norm, Concat]),
+        4 => select(vec![Act, Add, Identity]),
+        2 => select(vec![MaxPool, AvgPool, Zero, Linear, Global, Again]),
     ];
-    let source = prop_oneof![Just(None), any::<Index>().prop_map(Some)];
+    let source = prop_oneof![3 => Just(None), 1 => any::<Index>().prop_map(Some)];
     let sizes = (1..=3usize, 1..=2usize, 0..=2usize, 1..=2usize, 1..=4usize, any::<bool>());
     let conv = (1..=4usize, sizes).prop_map(|(c_out, (kernel, stride, padding, dilation, groups, bias))| Conv2d {
         c_in: 1,
@@ -103,9 +105,16 @@ impl Step {
             Kind::MaxPool => Op::MaxPool(self.pool()),
             Kind::AvgPool => Op::AvgPool(self.pool()),
             Kind::Global => Op::GlobalAvgPool,
+            // The first of two wishes for a linear layer makes single pixels for the second.
+            Kind::Linear if shape.pixels() > 1 => Op::GlobalAvgPool,
             Kind::Linear => Op::Linear { c_in: shape.c, c_out: self.conv.c_out, bias: self.conv.bias },
             Kind::Identity => Op::Identity,
             Kind::Zero => Op::Zero,
+            Kind::Again if source == network.input() => Op::Identity,
+            Kind::Again => {
+                inputs = network.node(source).inputs.clone();
+                network.node(source).op
+            }
         };
         let shapes: Vec<Shape> = inputs.iter().map(|&input| network.node(input).shape).collect();
         match op.output_shape(&shapes) {
