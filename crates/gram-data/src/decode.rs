@@ -15,9 +15,11 @@ use crate::{DataError, ImageShape};
 const MAX_FILE: u64 = 256 << 20;
 /// Largest decoded image, in bytes: 89 million pixels of red, green and blue.
 const MAX_DECODED: u64 = 256 << 20;
-/// No JPEG or PNG holds more decoded bytes per file byte: deflate reaches 1,032; a JPEG needs at least one bit for
-/// every 8x8 block of the luma plane, 64·3 decoded bytes, which is 1,536.
-const MAX_EXPANSION: u64 = 2048;
+/// No JPEG holds more pixels per file byte: a block of 8x8 pixels takes at least one bit, 512 pixels a byte, and some
+/// room is left for luma of lower resolution than the image.
+const MAX_JPEG_PIXELS_PER_BYTE: u64 = 2048;
+/// No PNG holds more pixels per file byte: deflate expands by at most 1,032, to 8 pixels of one bit a byte.
+const MAX_PNG_PIXELS_PER_BYTE: u64 = 8256;
 
 /// Decodes one image file for a model of input `shape`: centre crop to the proportions of the shape and resize.
 ///
@@ -53,7 +55,7 @@ pub(crate) fn decode_file(path: &Path) -> Result<DynamicImage, DataError> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes.as_slice()), format);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(|e| damaged(e.to_string()))?;
-    check_claim(path, &decoder, bytes.len() as u64)?;
+    check_claim(path, &decoder, format, bytes.len() as u64)?;
     let orientation = decoder.orientation().map_err(|e| damaged(e.to_string()))?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| damaged(e.to_string()))?;
     image.apply_orientation(orientation);
@@ -137,24 +139,24 @@ fn content_format(path: &Path, bytes: &[u8]) -> Result<ImageFormat, DataError> {
 }
 
 /// Compares the size that the header claims with what a file of this length can hold at all.
-fn check_claim(path: &Path, decoder: &impl ImageDecoder, file_len: u64) -> Result<(), DataError> {
+fn check_claim(path: &Path, decoder: &impl ImageDecoder, format: ImageFormat, file_len: u64) -> Result<(), DataError> {
     let (w, h) = decoder.dimensions();
-    let claimed = u128::from(w) * u128::from(h) * u128::from(decoder.color_type().bytes_per_pixel());
-    let too_large = |limit, advice| DataError::TooLarge {
-        path: path.to_owned(),
-        claim: format!("an image of {w}x{h} pixels"),
-        claimed,
-        limit,
-        advice,
+    let pixel_bytes = u64::from(decoder.color_type().bytes_per_pixel());
+    let claimed = u128::from(w) * u128::from(h) * u128::from(pixel_bytes);
+    let pixels_per_byte = match format {
+        ImageFormat::Jpeg => MAX_JPEG_PIXELS_PER_BYTE,
+        _ => MAX_PNG_PIXELS_PER_BYTE,
     };
-    if claimed > u128::from(MAX_DECODED) {
-        return Err(too_large(MAX_DECODED, "shrink the image"));
+    let possible = file_len.saturating_mul(pixels_per_byte).saturating_mul(pixel_bytes);
+    let (limit, advice) = match possible < MAX_DECODED {
+        true => (possible, "that is the most such a short file can hold, so it is damaged: replace it"),
+        false => (MAX_DECODED, "shrink the image"),
+    };
+    if claimed <= u128::from(limit) {
+        return Ok(());
     }
-    let possible = file_len.saturating_mul(MAX_EXPANSION);
-    if claimed > u128::from(possible) {
-        return Err(too_large(possible, "that is the most such a short file can hold, so it is damaged: replace it"));
-    }
-    Ok(())
+    let claim = format!("an image of {w}x{h} pixels");
+    Err(DataError::TooLarge { path: path.to_owned(), claim, claimed, limit, advice })
 }
 
 /// Whether a JPEG stream reaches its end-of-image marker. The decoder fills what is missing with grey and says

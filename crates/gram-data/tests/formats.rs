@@ -142,6 +142,11 @@ fn grey_folders_have_one_channel_and_mixed_ones_three() {
     folder.put("b/2.png", png(8, 8, 3));
     let mixed = folder.open_with(&LoadOptions { image_size: Some((2, 2)), ..Default::default() }).unwrap();
     assert_eq!((mixed.train.shape().c, mixed.train.image(1)), (3, &[200u8; 12][..]));
+    let held_out = Folder::new().with("train/a/1.png", grey_png(8, 8, 7)).with("train/b/1.png", grey_png(8, 8, 9));
+    held_out.put("val/a/1.png", png(8, 8, 1));
+    held_out.put("val/b/1.png", grey_png(8, 8, 1));
+    let dataset = held_out.open().unwrap();
+    assert_eq!((dataset.train.shape().c, dataset.test.unwrap().shape().c), (3, 3));
 }
 
 #[test]
@@ -200,4 +205,11 @@ fn info_has_stable_field_names() {
     assert_eq!(info["classes"][1], serde_json::json!({"name": "dog", "n_train": 2, "n_validation": 0, "n_test": 1}));
     assert_eq!(info["original_sizes"], serde_json::json!({"min": [20, 20], "max": [64, 70]}));
     assert_eq!(info["digest"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn the_digest_of_the_shipped_digits_stays() {
+    // A change here is a change of every evaluation key: it needs a new first line in `Dataset::content_digest`.
+    let digest = open("optdigits", &LoadOptions::default()).unwrap().digest;
+    assert_eq!(digest, "a990cbf50043b1ccdcbedccb974223ed4f667fd2f5957e114541f861359cfe34");
 }

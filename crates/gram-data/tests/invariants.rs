@@ -250,3 +250,14 @@ fn one_image_alone_is_a_batch() {
     let none = numbered(vec![]);
     assert_eq!(Batches::train(&none, &norm, Augmentation::default(), 8, 0, 0).unwrap().count(), 0);
 }
+
+#[test]
+fn draws_stay_the_same_from_version_to_version() {
+    // A new release of the random crates that draws otherwise would silently move images between splits.
+    let data = open("optdigits", &LoadOptions::default()).unwrap();
+    let parts = split_indices(&data, &SplitConfig { seed: 42, ..Default::default() }).unwrap();
+    assert_eq!((&parts.test[..5], &parts.validation[..5]), (&[0, 2, 8, 11, 18][..], &[4, 17, 25, 33, 35][..]));
+    let norm = Normalisation::of(&data.train);
+    let order = Batches::train(&data.train, &norm, Augmentation::default(), 32, 42, 3).unwrap().order().to_vec();
+    assert_eq!(order[..5], [1373, 973, 186, 131, 374]);
+}

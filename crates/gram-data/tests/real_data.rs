@@ -2,6 +2,8 @@
 //!
 //! `GRAM_DATA` names the folder that holds them; the default is `shared/data` beside the checkout.
 
+#![allow(clippy::print_stderr)] // a skipped test says so; loading times are worth seeing
+
 use std::path::PathBuf;
 
 use gram_data::{Dataset, Format, ImageShape, LoadOptions, Normalisation, describe, open};
