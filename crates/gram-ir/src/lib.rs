@@ -18,6 +18,7 @@ mod lower;
 mod network;
 mod network_transforms;
 mod op;
+mod presets;
 mod rebuild;
 pub mod reference;
 mod space;
@@ -42,6 +43,10 @@ pub use lower::LowerError;
 pub use network::{MAX_NODES, Network, NetworkError, Node, NodeId, TensorRole, TensorSpec};
 pub use network_transforms::{DropUnusedNodes, FoldBatchNorm, MergeEqualNodes, RemoveIdentities, SplitConvOverConcat};
 pub use op::{Activation, BATCH_NORM_EPS, Conv2d, MAX_KERNEL, Op, Pool, ShapeError};
+pub use presets::{
+    NasBench101Cell, NasBench101Error, NasBench101Op, NasBench201Cell, NasBench201Error, NasBench201Op, PRESET_NAMES,
+    PresetError, preset,
+};
 pub use reference::RunError;
 pub use space::{MIN_LIVE_NODES, Space, SpaceError, StageSpace};
 pub use tensor::{Tensor, TensorError, Weights};
