@@ -278,3 +278,147 @@ impl ReadError {
         Self::Node { node: shorten(node.name()), reason }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gram_ir::{Activation, Conv2d};
+
+    use super::*;
+    use crate::to_onnx;
+
+    /// `conv` → `relu6` → `pool` → `fc`.
+    fn model() -> proto::Model {
+        let mut network = Network::new(Shape::chw(2, 3, 3));
+        let conv = network.add("conv", Op::Conv(Conv2d::new(2, 4, 3)), &[network.input()]).unwrap();
+        let act = network.add("relu6", Op::Act { activation: Activation::Relu6 }, &[conv]).unwrap();
+        let pool = network.add("pool", Op::GlobalAvgPool, &[act]).unwrap();
+        let fc = network.add("fc", Op::Linear { c_in: 4, c_out: 3, bias: true }, &[pool]).unwrap();
+        network.set_output(fc).unwrap();
+        let bytes = to_onnx(&network, &Weights::arbitrary(&network, 0), &OnnxMetadata::new("net")).unwrap();
+        proto::Model::decode(bytes.as_slice()).unwrap()
+    }
+
+    /// Changes the model's graph and expects to be refused with `message`.
+    #[track_caller]
+    fn refused(change: impl Fn(&mut proto::Graph), message: &str) {
+        let mut model = model();
+        change(model.graph.as_mut().unwrap());
+        assert_eq!(from_onnx(&model.encode_to_vec()).unwrap_err().to_string(), message);
+    }
+
+    fn attribute<'a>(node: &'a mut proto::Node, name: &str) -> &'a mut proto::Attribute {
+        node.attribute.iter_mut().find(|attribute| attribute.name() == name).unwrap()
+    }
+
+    fn initialiser<'a>(graph: &'a mut proto::Graph, name: &str) -> &'a mut proto::Tensor {
+        graph.initializer.iter_mut().find(|tensor| tensor.name() == name).unwrap()
+    }
+
+    #[test]
+    fn values_and_nodes_have_stable_names() {
+        let graph = model().graph.unwrap();
+        let nodes: Vec<_> =
+            graph.node.iter().map(|node| (node.op_type(), node.name(), node.output[0].as_str())).collect();
+        let expected = [
+            ("Conv", "conv", "conv"),
+            ("Clip", "relu6", "relu6"),
+            ("GlobalAveragePool", "pool", "pool"),
+            ("Flatten", "fc:flat", "fc:flat"),
+            ("Gemm", "fc", "logits"),
+        ];
+        assert_eq!(nodes, expected);
+        let initialisers: Vec<_> = graph.initializer.iter().map(proto::Tensor::name).collect();
+        assert_eq!(initialisers, ["conv.weight", "constant.0", "constant.6", "fc.weight", "fc.bias"]);
+        assert_eq!(graph.value_info.len(), 4, "all values but input and output are described");
+    }
+
+    #[test]
+    fn other_versions_are_refused() {
+        let refused = |change: &dyn Fn(&mut proto::Model)| {
+            let mut model = model();
+            change(&mut model);
+            from_onnx(&model.encode_to_vec()).unwrap_err().to_string()
+        };
+        assert_eq!(refused(&|model| model.ir_version = Some(9)), "file format: expected version 8, got 9");
+        assert_eq!(refused(&|model| model.opset_import[0].version = None), "operator set: expected version 17, got 0");
+        assert_eq!(
+            refused(&|model| model.opset_import[0].domain = Some("com.microsoft".into())),
+            "the graph: it needs another operator set than ONNX's own"
+        );
+        assert_eq!(refused(&|model| model.graph = None), "the graph: there is no graph");
+    }
+
+    #[test]
+    fn unknown_operators_and_attributes_are_named() {
+        refused(|graph| graph.node[1].op_type = Some("Tanh".into()), "node `relu6`: operator `Tanh` is not supported");
+        refused(
+            |graph| graph.node[1].domain = Some("ai.onnx.ml".into()),
+            "node `relu6`: operator `ai.onnx.ml.Clip` is not supported",
+        );
+        refused(
+            |graph| graph.node[2].attribute.push(proto::Attribute::int("ceil_mode", 1)),
+            "node `pool`: attribute `ceil_mode` is not supported",
+        );
+        refused(
+            |graph| attribute(&mut graph.node[0], "pads").ints = vec![0, 0, 1, 1],
+            "node `conv`: attribute `pads` differs between axes or sides, or has another length",
+        );
+        refused(
+            |graph| attribute(&mut graph.node[0], "group").i = Some(-1),
+            "node `conv`: attribute `group` is out of range",
+        );
+        refused(
+            |graph| attribute(&mut graph.node[0], "strides").kind = Some(2),
+            "node `conv`: attribute `strides` has another type",
+        );
+        refused(
+            |graph| attribute(&mut graph.node[4], "transB").i = Some(0),
+            "node `fc`: attribute `transB` has an unsupported value",
+        );
+        refused(
+            |graph| initialiser(graph, "constant.6").raw_data = Some(5f32.to_le_bytes().to_vec()),
+            "node `relu6`: it clips to other than 0 and 6, or 0 and 0",
+        );
+    }
+
+    #[test]
+    fn values_must_come_before_their_readers_and_once() {
+        refused(|graph| graph.node.swap(0, 1), "node `relu6` reads `conv`, which nothing before it gives");
+        refused(|graph| graph.node[1].output[0] = "conv".into(), "node `relu6` gives `conv`, which is taken or empty");
+        refused(|graph| drop(graph.node.pop()), "the graph: no node gives its output");
+        refused(|graph| drop(graph.input.pop()), "the graph: it has other than one input");
+        refused(
+            |graph| graph.node[4].input[0] = "pool".into(),
+            "node `fc`: it works on [batch, c], its input is [batch, c, h, w]",
+        );
+        refused(
+            |graph| graph.output[0] = proto::ValueInfo::batched("logits", &[4]),
+            "the graph: its output is not f32 of the shape that the nodes give",
+        );
+    }
+
+    #[test]
+    fn claimed_sizes_are_checked_before_anything_is_allocated() {
+        refused(
+            |graph| initialiser(graph, "fc.bias").dims = vec![65536; 5],
+            "initialiser `fc.bias`: a shape [65536, 65536, 65536, 65536, 65536] does not go with 12 bytes of raw data",
+        );
+        refused(
+            |graph| initialiser(graph, "conv.weight").dims = vec![1 << 40, 2, 3, 3],
+            "initialiser `conv.weight`: an axis is not between 1 and 65536",
+        );
+        refused(
+            |graph| initialiser(graph, "fc.bias").data_type = Some(11),
+            "initialiser `fc.bias`: expected data type 1, got 11",
+        );
+        refused(|graph| graph.node[4].input[2] = "fc.weight".into(), "initialiser `fc.weight`: two nodes share it");
+        refused(
+            |graph| initialiser(graph, "fc.bias").dims = vec![1, 3],
+            "tensor `fc.bias`: expected shape [3], got [1, 3]",
+        );
+        refused(
+            |graph| initialiser(graph, "fc.bias").raw_data = Some([f32::NAN; 3].map(f32::to_le_bytes).concat()),
+            "tensor `fc.bias` has elements that are not finite",
+        );
+    }
+}
