@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 use gram_ir::strategies::{arb_architecture, arb_network};
 use gram_ir::{
-    Cost, DropUnusedNodes, FoldBatchNorm, MergeEqualNodes, Network, Op, RemoveIdentities, SplitConvOverConcat, Tensor,
-    Transform, TransformError, WeightedNetwork, Weights, apply_checked,
+    Cost, DropUnusedNodes, FoldBatchNorm, MergeEqualNodes, Network, Op, RemoveIdentities, Shape, SplitConvOverConcat,
+    Tensor, Transform, TransformError, WeightedNetwork, Weights, apply_checked, preset,
 };
 use proptest::prelude::*;
 
@@ -37,6 +37,9 @@ fn share(network: &Network, weights: &mut Weights) {
         weights.insert(spec.name, firsts.entry((spec.role, spec.shape)).or_insert(own).clone());
     }
 }
+
+const ALL: [&dyn Transform<WeightedNetwork>; 5] =
+    [&RemoveIdentities, &FoldBatchNorm, &MergeEqualNodes, &DropUnusedNodes, &SplitConvOverConcat];
 
 fn input_of(network: &Network) -> Tensor {
     let shape = network.input_shape();
@@ -152,9 +155,7 @@ proptest! {
     #[test]
     fn all_in_a_row(before in arb_weighted()) {
         let mut after = before.clone();
-        let passes: [&dyn Transform<WeightedNetwork>; 5] =
-            [&RemoveIdentities, &FoldBatchNorm, &MergeEqualNodes, &DropUnusedNodes, &SplitConvOverConcat];
-        for pass in passes {
+        for pass in ALL {
             apply_checked(pass, &mut after)?;
         }
         same_output(&before, &after)?;
@@ -176,5 +177,28 @@ proptest! {
         let result = apply_checked(&FoldBatchNorm, &mut after);
         prop_assert_eq!(matches!(result, Err(TransformError::Failed { .. })), foldable, "{:?}", result);
         prop_assert_eq!(&after, &before);
+    }
+}
+
+/// The networks that people name: all rewrites in a row at a real size.
+#[test]
+fn presets_keep_their_function() {
+    const NASBENCH: &str =
+        "nasbench201:|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|";
+    // NAS-Bench-201 has one norm behind a sum, in front of its pool.
+    for (name, side, norms_left) in [("swiftnet-vww", 224, 0), ("mobilenet-v2-0.35", 96, 0), (NASBENCH, 32, 1)] {
+        let design = preset(name, Some(Shape::chw(3, side, side)), None).expect("the preset takes such images");
+        let network = design.lower().expect("presets lower");
+        let before = WeightedNetwork { weights: Weights::arbitrary(&network, 1), network };
+        let mut after = before.clone();
+        for pass in ALL {
+            apply_checked(pass, &mut after).expect("the rewrite is checked");
+        }
+        same_output(&before, &after).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (cost, cost_before) = (after.network.cost(), before.network.cost());
+        assert!(cost.macs <= cost_before.macs && cost.params <= cost_before.deployed_params, "{name}: {cost:?}");
+        let count = |op: fn(&Op) -> bool| after.network.nodes().iter().filter(|node| op(&node.op)).count();
+        assert_eq!(count(|op| matches!(op, Op::BatchNorm { .. })), norms_left, "{name}");
+        assert_eq!(count(|op| *op == Op::Identity), 0, "{name}");
     }
 }
