@@ -18,6 +18,8 @@ fn is_well_formed(svg: &str) -> bool {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// D1 every live node is drawn, once; D2 the picture is well-formed; D3 all coordinates are numbers; D4 the same again.
     #[test]
     fn every_live_node_is_drawn_once(architecture in arb_architecture()) {

@@ -14,11 +14,15 @@ use std::process::{Command, Output};
 
 use gram_export::{OnnxMetadata, to_onnx, write_safetensors};
 use gram_ir::strategies::arb_architecture;
-use gram_ir::{Network, Tensor, Weights, reference};
+use gram_ir::{Network, Shape, Tensor, Weights, preset, reference};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
 const BATCH: usize = 3;
+
+/// A cell with every operator of NAS-Bench-201.
+const NASBENCH201: &str =
+    "nasbench201:|nor_conv_3x3~0|+|skip_connect~0|none~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|";
 
 /// The Python to use; none: skip.
 fn python() -> Option<String> {
@@ -77,6 +81,10 @@ fn engines_compute_what_the_trained_network_computes() {
             cases.push(write_case(folder.path(), &format!("arch{seed}"), &network, seed));
         }
     }
+    for (seed, name) in ["swiftnet-vww", "shrinkcnn-a", "mobilenet-v2-0.35", NASBENCH201].into_iter().enumerate() {
+        let network = preset(name, Some(Shape::chw(3, 64, 64)), Some(10)).unwrap().lower().unwrap();
+        cases.push(write_case(folder.path(), &format!("preset{seed}"), &network, seed as u64));
+    }
     let output = run_script(&python, &cases);
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     eprintln!("{out}");
@@ -95,4 +103,20 @@ fn the_script_refuses_other_outputs() {
     let out = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{out}");
     assert!(out.contains("outputs differ by") && out.contains("0 of 1 models pass"), "{out}");
+}
+
+#[test]
+fn cases_may_be_json() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let network = common::random_network(3, 8);
+    let [model, _] = write_case(folder.path(), "json", &network, 3);
+    let shape = network.input_shape();
+    let images = Tensor::zeros(&[1, shape.c, shape.h, shape.w]);
+    let logits = reference::run(&network, &Weights::arbitrary(&network, 3), &images).unwrap();
+    let input = vec![vec![vec![vec![0.0; shape.w]; shape.h]; shape.c]];
+    let cases = folder.path().join("cases.json");
+    fs::write(&cases, serde_json::json!({ "input": input, "logits": [logits.data()] }).to_string()).unwrap();
+    let output = run_script(&python, &[[model, cases.into_os_string().into_string().unwrap()]]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
