@@ -11,6 +11,8 @@
 mod dag;
 mod partition;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

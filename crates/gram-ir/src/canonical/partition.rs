@@ -79,18 +79,21 @@ impl Partition {
         &self.order
     }
 
-    /// The first of the smallest blocks with two vertices or more; none if every vertex has a block of its own.
+    /// The first of the largest blocks; none if every vertex has a block of its own.
+    ///
+    /// The largest: in projective planes the points of one line are a small block that refinement cannot split, although no symmetry is
+    /// left among them; choosing them first makes the search explode.
     pub(super) fn target(&self) -> Option<&[u8]> {
-        let mut target: Option<&[u8]> = None;
+        let mut largest: Option<&[u8]> = None;
         let mut start = 0;
         while start < self.order.len() {
             let len = usize::from(self.len[start]);
-            if len > 1 && target.is_none_or(|best| len < best.len()) {
-                target = Some(&self.order[start..start + len]);
+            if len > 1 && largest.is_none_or(|block| len > block.len()) {
+                largest = Some(&self.order[start..start + len]);
             }
             start += len;
         }
-        target
+        largest
     }
 
     /// The partition with `vertex` alone in front of its block, refined, and what refinement saw: equal for vertices that an

@@ -12,7 +12,7 @@ pub(super) fn canonical_order(dag: &Dag) -> Vec<u8> {
 }
 
 /// Vertices in canonical order and the number of refinements that it took.
-fn canonical_vertices(dag: &Dag) -> (Vec<u8>, usize) {
+pub(super) fn canonical_vertices(dag: &Dag) -> (Vec<u8>, usize) {
     let mut scratch = Scratch::new(dag.len());
     let root = Partition::by_colour(dag, &mut scratch);
     let mut search = Search {
