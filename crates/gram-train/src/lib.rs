@@ -1,1 +1,33 @@
-//! Part of GRAM.
+//! Trains and evaluates lowered networks on candle.
+//!
+//! [`train`] takes a [`Network`](gram_ir::Network), images and a [`TrainConfig`] and gives [`Outcome::Trained`] weights, or says where the
+//! training diverged or stopped; [`evaluate`] and [`predict`] run weights. Underneath, [`Model`] runs a network on candle tensors with the
+//! operators of [`ops`]: kernels and gradients of their own, because some of candle 0.11.1's are wrong or unusably slow on the CPU.
+//!
+//! The same seed gives the same bits for any number of threads. Nothing here decides what to train next, and nothing prints.
+//!
+//! See [`train`] for an example.
+
+mod checkpoint;
+mod config;
+mod digest;
+mod edit;
+mod error;
+mod evaluate;
+mod kernels;
+mod model;
+pub mod ops;
+mod optim;
+mod program;
+mod resume;
+mod schedule;
+mod train;
+
+pub use checkpoint::{CheckpointError, CheckpointProblem};
+pub use config::{ConfigError, Optimizer, TrainConfig};
+pub use digest::weights_digest;
+pub use error::TrainError;
+pub use evaluate::{Evaluation, evaluate, predict};
+pub use model::{BATCH_NORM_MOMENTUM, Mode, Model};
+pub use schedule::learning_rate;
+pub use train::{Control, EpochReport, Outcome, TrainData, TrainOptions, Trained, train};

@@ -1,0 +1,358 @@
+//! Convolution as products on gathered panels ("im2col" of [`LANES`] output pixels at a time), any geometry.
+
+use rayon::prelude::*;
+
+use super::gemm::{PackedRows, add_transposed_product};
+use super::{LANES, Real, images_per_chunk, sum_in_order, vectorised};
+
+/// Elements of gathered input that the weight gradient keeps at once, so that they stay in the L2 cache.
+const BLOCK_ELEMENTS: usize = 1 << 15;
+
+/// Sizes of a convolution of one batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Geometry {
+    pub(crate) n: usize,
+    pub(crate) c_in: usize,
+    pub(crate) c_out: usize,
+    pub(crate) groups: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) padding: usize,
+    pub(crate) dilation: usize,
+    pub(crate) h: usize,
+    pub(crate) w: usize,
+    pub(crate) h_out: usize,
+    pub(crate) w_out: usize,
+}
+
+impl Geometry {
+    pub(crate) fn input_len(&self) -> usize {
+        self.c_in * self.h * self.w
+    }
+
+    pub(crate) fn output_len(&self) -> usize {
+        self.c_out * self.h_out * self.w_out
+    }
+
+    fn group_in(&self) -> usize {
+        self.c_in / self.groups
+    }
+
+    fn group_out(&self) -> usize {
+        self.c_out / self.groups
+    }
+
+    /// Weights of one output channel, the depth of the products.
+    fn depth(&self) -> usize {
+        self.group_in() * self.kernel * self.kernel
+    }
+
+    pub(crate) fn weight_len(&self) -> usize {
+        self.c_out * self.depth()
+    }
+
+    /// The same convolution, a plane seen as one row where rows do not matter.
+    fn flattened(self) -> Self {
+        if self.kernel == 1 && self.stride == 1 && self.padding == 0 {
+            let pixels = self.h * self.w;
+            return Self { h: 1, w: pixels, h_out: 1, w_out: pixels, ..self };
+        }
+        self
+    }
+}
+
+/// The convolution of `x` `[n, c_in, h, w]` with `weight` `[c_out, c_in / groups, k, k]`, plus `bias` `[c_out]` if there is one.
+pub(crate) fn forward<T: Real>(geometry: &Geometry, x: &[T], weight: &[T], bias: Option<&[T]>) -> Vec<T> {
+    let geometry = geometry.flattened();
+    let (depth, group_out) = (geometry.depth(), geometry.group_out());
+    let packed: Vec<PackedRows<T>> = weight
+        .chunks_exact(group_out * depth)
+        .map(|group| PackedRows::pack(group_out, depth, |row, d| group[row * depth + d]))
+        .collect();
+    let mut y = vec![T::zero(); geometry.n * geometry.output_len()];
+    let images = images_per_chunk(geometry.n);
+    y.par_chunks_mut(images * geometry.output_len()).zip(x.par_chunks(images * geometry.input_len())).for_each(
+        |(y, x)| {
+            vectorised(Forward { gather: Gather::new(geometry, x), packed: &packed, bias, y });
+        },
+    );
+    y
+}
+
+struct Forward<'a, T> {
+    gather: Gather<'a, T>,
+    packed: &'a [PackedRows<T>],
+    bias: Option<&'a [T]>,
+    y: &'a mut [T],
+}
+
+impl<T: Real> pulp::NullaryFnOnce for Forward<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let geometry = self.gather.geometry;
+        let mut panel = vec![T::zero(); geometry.depth() * LANES];
+        for (group, weights) in self.packed.iter().enumerate() {
+            for first in (0..self.gather.columns()).step_by(LANES) {
+                self.gather.input_panel(group, first, &mut panel);
+                weights.multiply(&panel, |row, lanes| {
+                    let channel = group * geometry.group_out() + row;
+                    let mut lanes = *lanes;
+                    if let Some(bias) = self.bias {
+                        lanes.iter_mut().for_each(|value| *value += bias[channel]);
+                    }
+                    self.gather.for_each_run(first, |run| {
+                        let start = run.output_offset(&geometry, channel);
+                        copy_run(&mut self.y[start..start + run.len], &lanes[run.lane..run.lane + run.len]);
+                    });
+                });
+            }
+        }
+    }
+}
+
+/// Gradients of a convolution.
+pub(crate) struct Gradients<T> {
+    /// For the input, if it was asked for.
+    pub(crate) x: Option<Vec<T>>,
+    /// For the weight.
+    pub(crate) weight: Vec<T>,
+}
+
+/// Gradients for input (if `wants_x`) and weight, given the output's gradient `g` `[n, c_out, h', w']`.
+pub(crate) fn backward<T: Real>(geometry: &Geometry, x: &[T], weight: &[T], g: &[T], wants_x: bool) -> Gradients<T> {
+    let geometry = geometry.flattened();
+    let (depth, group_out) = (geometry.depth(), geometry.group_out());
+    let transposed: Vec<PackedRows<T>> = weight
+        .chunks_exact(group_out * depth)
+        .map(|group| PackedRows::pack(depth, group_out, |d, row| group[row * depth + d]))
+        .collect();
+    let images = images_per_chunk(geometry.n);
+    let (input_len, output_len) = (images * geometry.input_len(), images * geometry.output_len());
+    let job = |x, g, dx| Backward { gather: Gather::new(geometry, x), g, transposed: &transposed, dx };
+    if wants_x {
+        let mut dx = vec![T::zero(); geometry.n * geometry.input_len()];
+        let partials: Vec<Vec<T>> = dx
+            .par_chunks_mut(input_len)
+            .zip(x.par_chunks(input_len))
+            .zip(g.par_chunks(output_len))
+            .map(|((dx, x), g)| vectorised(job(x, g, Some(dx))))
+            .collect();
+        return Gradients { x: Some(dx), weight: sum_in_order(partials, geometry.weight_len()) };
+    }
+    let chunks = x.par_chunks(input_len).zip(g.par_chunks(output_len));
+    let partials: Vec<Vec<T>> = chunks.map(|(x, g)| vectorised(job(x, g, None))).collect();
+    Gradients { x: None, weight: sum_in_order(partials, geometry.weight_len()) }
+}
+
+/// The gradient of a bias: the sums of `g` `[n, channels, pixels]` over images and pixels.
+pub(crate) fn bias_gradient<T: Real>(channels: usize, pixels: usize, g: &[T]) -> Vec<T> {
+    let mut sums = vec![0.0f64; channels];
+    for image in g.chunks_exact((channels * pixels).max(1)) {
+        for (sum, plane) in sums.iter_mut().zip(image.chunks_exact(pixels)) {
+            *sum += plane.iter().map(|g| g.to_f64()).sum::<f64>();
+        }
+    }
+    sums.into_iter().map(T::from_f64).collect()
+}
+
+struct Backward<'a, T> {
+    gather: Gather<'a, T>,
+    g: &'a [T],
+    transposed: &'a [PackedRows<T>],
+    dx: Option<&'a mut [T]>,
+}
+
+impl<T: Real> pulp::NullaryFnOnce for Backward<'_, T> {
+    type Output = Vec<T>;
+
+    #[inline(always)]
+    fn call(mut self) -> Vec<T> {
+        let geometry = self.gather.geometry;
+        let (depth, group_out) = (geometry.depth(), geometry.group_out());
+        let n_panels = self.gather.columns().div_ceil(LANES);
+        let block = (BLOCK_ELEMENTS / ((depth + group_out) * LANES)).clamp(1, n_panels.max(1));
+        let mut xs = vec![T::zero(); block * depth * LANES];
+        let mut gs = vec![T::zero(); block * group_out * LANES];
+        let mut dcol = vec![T::zero(); if self.dx.is_some() { depth * LANES } else { 0 }];
+        let mut dw = vec![T::zero(); geometry.weight_len()];
+        for (group, weights) in self.transposed.iter().enumerate() {
+            let dw = &mut dw[group * group_out * depth..(group + 1) * group_out * depth];
+            for first_panel in (0..n_panels).step_by(block) {
+                let len = block.min(n_panels - first_panel);
+                for i in 0..len {
+                    let first = (first_panel + i) * LANES;
+                    self.gather.input_panel(group, first, &mut xs[i * depth * LANES..(i + 1) * depth * LANES]);
+                    let gs = &mut gs[i * group_out * LANES..(i + 1) * group_out * LANES];
+                    self.gather.output_panel(group, first, self.g, gs);
+                    if let Some(dx) = self.dx.as_deref_mut() {
+                        weights.multiply(gs, |row, lanes| {
+                            dcol[row * LANES..(row + 1) * LANES].copy_from_slice(lanes);
+                        });
+                        self.gather.scatter(group, first, &dcol, dx);
+                    }
+                }
+                let (gs, xs) = (&gs[..len * group_out * LANES], &xs[..len * depth * LANES]);
+                add_transposed_product(gs, xs, group_out, depth, dw);
+            }
+        }
+        dw
+    }
+}
+
+/// Adjacent output pixels of one row, in one panel.
+struct Run {
+    /// First lane.
+    lane: usize,
+    len: usize,
+    image: usize,
+    row: usize,
+    column: usize,
+}
+
+impl Run {
+    #[inline(always)]
+    fn output_offset(&self, geometry: &Geometry, channel: usize) -> usize {
+        ((self.image * geometry.c_out + channel) * geometry.h_out + self.row) * geometry.w_out + self.column
+    }
+}
+
+/// Where the columns of panels come from: column `i` is output pixel `i % pixels` of image `i / pixels`.
+struct Gather<'a, T> {
+    geometry: Geometry,
+    x: &'a [T],
+    n_images: usize,
+    /// For each kernel column the output columns whose input pixel lies inside the image.
+    inside: Vec<(usize, usize)>,
+}
+
+impl<'a, T: Real> Gather<'a, T> {
+    fn new(geometry: Geometry, x: &'a [T]) -> Self {
+        let inside = (0..geometry.kernel)
+            .map(|k| {
+                let reach = k * geometry.dilation;
+                let from = geometry.padding.saturating_sub(reach).div_ceil(geometry.stride);
+                let to = (geometry.w + geometry.padding).saturating_sub(reach).div_ceil(geometry.stride);
+                (from.min(geometry.w_out), to.min(geometry.w_out))
+            })
+            .collect();
+        Self { geometry, x, n_images: x.len() / geometry.input_len(), inside }
+    }
+
+    fn columns(&self) -> usize {
+        self.n_images * self.geometry.h_out * self.geometry.w_out
+    }
+
+    #[inline(always)]
+    fn for_each_run(&self, first: usize, mut f: impl FnMut(Run)) {
+        let Geometry { h_out, w_out, .. } = self.geometry;
+        let n_lanes = LANES.min(self.columns() - first);
+        let (mut row, mut column) = (first / w_out, first % w_out);
+        let mut image = row / h_out;
+        row %= h_out;
+        let mut lane = 0;
+        while lane < n_lanes {
+            let len = (n_lanes - lane).min(w_out - column);
+            f(Run { lane, len, image, row, column });
+            lane += len;
+            column = 0;
+            row += 1;
+            if row == h_out {
+                (row, image) = (0, image + 1);
+            }
+        }
+    }
+
+    /// Calls `f(panel offset, input offset, len)` for every piece of a run that a kernel tap finds inside the image.
+    #[inline(always)]
+    fn for_each_piece(&self, group: usize, run: &Run, mut f: impl FnMut(usize, usize, usize)) {
+        let Geometry { c_in, kernel, stride, padding, dilation, h, w, .. } = self.geometry;
+        let group_in = self.geometry.group_in();
+        for c in 0..group_in {
+            let plane = (run.image * c_in + group * group_in + c) * h * w;
+            for ky in 0..kernel {
+                let y = run.row * stride + ky * dilation;
+                if y < padding || y >= h + padding {
+                    continue;
+                }
+                let input_row = plane + (y - padding) * w;
+                for (kx, &(from, to)) in self.inside.iter().enumerate() {
+                    let (from, to) = (from.max(run.column), to.min(run.column + run.len));
+                    if from < to {
+                        let k = (c * kernel + ky) * kernel + kx;
+                        let lane = run.lane + from - run.column;
+                        f(k * LANES + lane, input_row + from * stride + kx * dilation - padding, to - from);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Fills `panel` `[depth][LANES]` with the input under columns `first..first + LANES`.
+    #[inline(always)]
+    fn input_panel(&self, group: usize, first: usize, panel: &mut [T]) {
+        let stride = self.geometry.stride;
+        if self.geometry.kernel > 1 || self.geometry.padding > 0 || first + LANES > self.columns() {
+            panel.fill(T::zero());
+        }
+        self.for_each_run(first, |run| {
+            self.for_each_piece(group, &run, |at, from, len| {
+                if stride == 1 {
+                    copy_run(&mut panel[at..at + len], &self.x[from..from + len]);
+                } else {
+                    let source = self.x[from..].iter().step_by(stride);
+                    panel[at..at + len].iter_mut().zip(source).for_each(|(to, from)| *to = *from);
+                }
+            });
+        });
+    }
+
+    /// Adds `panel` `[depth][LANES]` to the input's gradient: the transpose of [`Self::input_panel`].
+    #[inline(always)]
+    fn scatter(&self, group: usize, first: usize, panel: &[T], dx: &mut [T]) {
+        let stride = self.geometry.stride;
+        self.for_each_run(first, |run| {
+            self.for_each_piece(group, &run, |at, to, len| {
+                if stride == 1 {
+                    add_run(&mut dx[to..to + len], &panel[at..at + len]);
+                } else {
+                    let target = dx[to..].iter_mut().step_by(stride);
+                    target.zip(&panel[at..at + len]).for_each(|(to, from)| *to += *from);
+                }
+            });
+        });
+    }
+
+    /// Fills `panel` `[c_out / groups][LANES]` with columns `first..first + LANES` of an output-shaped slice.
+    #[inline(always)]
+    fn output_panel(&self, group: usize, first: usize, g: &[T], panel: &mut [T]) {
+        if first + LANES > self.columns() {
+            panel.fill(T::zero());
+        }
+        let group_out = self.geometry.group_out();
+        self.for_each_run(first, |run| {
+            for (row, lanes) in panel.chunks_exact_mut(LANES).enumerate() {
+                let start = run.output_offset(&self.geometry, group * group_out + row);
+                copy_run(&mut lanes[run.lane..run.lane + run.len], &g[start..start + run.len]);
+            }
+        });
+    }
+}
+
+/// `copy_from_slice` that is quick for whole panels and for very few elements.
+#[inline(always)]
+fn copy_run<T: Real>(to: &mut [T], from: &[T]) {
+    match (<&mut [T; LANES]>::try_from(&mut *to), <&[T; LANES]>::try_from(from)) {
+        (Ok(to), Ok(from)) => *to = *from,
+        _ => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
+    }
+}
+
+#[inline(always)]
+fn add_run<T: Real>(to: &mut [T], from: &[T]) {
+    match (<&mut [T; LANES]>::try_from(&mut *to), <&[T; LANES]>::try_from(from)) {
+        (Ok(to), Ok(from)) => to.iter_mut().zip(from).for_each(|(to, from)| *to += *from),
+        _ => to.iter_mut().zip(from).for_each(|(to, from)| *to += *from),
+    }
+}

@@ -1,0 +1,20 @@
+//! Differentiable operators on candle tensors, with kernels and gradients of their own.
+//!
+//! candle 0.11.1 has a wrong max-pool gradient, unusable depthwise convolutions and slow convolution gradients on the CPU, and
+//! takes 1 for ReLU's slope at 0; these operators replace them. All take f32 or f64 tensors of any layout on the CPU and give
+//! dense ones; maps are `[n, c, h, w]`. Results are the same bits for any number of threads.
+
+mod access;
+mod conv;
+mod loss;
+mod norm;
+mod pointwise;
+mod pool;
+
+pub use conv::{conv2d, linear};
+pub use loss::cross_entropy;
+pub use norm::{BatchMoments, batch_norm, batch_norm_fixed};
+pub use pointwise::{activation, concat};
+pub use pool::{avg_pool, global_avg_pool, max_pool};
+
+pub(crate) use access::values;

@@ -1,0 +1,298 @@
+//! The training loop.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::DType;
+use gram_data::{Batches, ImageSet, Normalisation};
+use gram_ir::{Network, Weights};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::evaluate::{check_set, count_within, evaluate_model, logits};
+use crate::optim::{Ema, OptimizerState};
+use crate::{ConfigError, Mode, Model, TrainConfig, TrainError, learning_rate, ops, resume};
+
+/// The images of a training.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainData<'a> {
+    /// Images to learn from.
+    pub train: &'a ImageSet,
+    /// Images to watch the accuracy on; nothing is learnt or decided from them.
+    pub validation: Option<&'a ImageSet>,
+    /// Applied to all images.
+    pub normalisation: &'a Normalisation,
+}
+
+/// What one epoch has brought.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EpochReport {
+    /// Number of the epoch, from 1.
+    pub epoch: usize,
+    /// Mean loss over the epoch's training images as they were seen, augmented and smoothed.
+    pub train_loss: f64,
+    /// Share of them that were classified right in passing, in `0..=1`.
+    pub train_top1: f64,
+    /// Top-1 on the validation images behind the epoch, in `0..=1`, where it was evaluated.
+    pub validation_top1: Option<f64>,
+    /// Learning rate of the epoch's last step.
+    pub learning_rate: f64,
+}
+
+/// Whether a training goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// It does.
+    Continue,
+    /// It ends behind this epoch with [`Outcome::Interrupted`], or as trained if it was the last.
+    Stop,
+}
+
+/// How a training is run; nothing here changes the weights that come out.
+pub struct TrainOptions<'a> {
+    /// Worker threads; none: as many as the present rayon pool has.
+    pub n_threads: Option<usize>,
+    /// Called behind every epoch that is trained, not for those that come from a checkpoint.
+    pub observer: &'a mut (dyn FnMut(&EpochReport) -> Control + Send),
+    /// Checked before every step: once it is true, the training ends with [`Outcome::Interrupted`].
+    pub interrupt: Option<&'a AtomicBool>,
+    /// A file that is written behind every epoch. If it is there at the start, the training goes on from it.
+    pub checkpoint: Option<&'a Path>,
+    /// Validation top-1 is taken every so many epochs and behind the last one; 0: only behind the last one.
+    pub evaluate_every: usize,
+}
+
+impl<'a> TrainOptions<'a> {
+    /// All threads, no checkpoint, validation behind every epoch.
+    pub fn new(observer: &'a mut (dyn FnMut(&EpochReport) -> Control + Send)) -> Self {
+        Self { n_threads: None, observer, interrupt: None, checkpoint: None, evaluate_every: 1 }
+    }
+}
+
+/// How a training ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// All epochs are done.
+    Trained(Trained),
+    /// The loss or a weight was not finite.
+    Diverged {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The step of that epoch, from 0.
+        step: usize,
+    },
+    /// It was stopped, by the observer or the interrupt flag; with a checkpoint, calling again goes on.
+    Interrupted {
+        /// Epochs done.
+        epoch: usize,
+    },
+}
+
+/// A trained network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trained {
+    /// The weights; the moving average if there is one.
+    pub weights: Weights,
+    /// One report per epoch.
+    pub history: Vec<EpochReport>,
+}
+
+/// Trains `network` from random weights.
+///
+/// Initial weights, the order of images and their augmentation come from streams of their own of `seed`. Weights are the same bits for
+/// any number of threads, with or without interruptions.
+///
+/// # Errors
+/// [`TrainError`] where configuration, images, network or checkpoint do not fit. Divergence is an [`Outcome`].
+/// # Example
+/// ```
+/// use gram_data::{ImageSet, ImageShape, Normalisation};
+/// use gram_ir::{Conv2d, Network, Op, Shape};
+/// use gram_train::{Control, Outcome, TrainConfig, TrainData, TrainOptions, train};
+///
+/// let mut network = Network::new(Shape::chw(1, 2, 2));
+/// let pool = network.add("pool", Op::GlobalAvgPool, &[network.input()])?;
+/// let fc = network.add("fc", Op::Linear { c_in: 1, c_out: 2, bias: true }, &[pool])?;
+/// network.set_output(fc)?;
+///
+/// // Dark and bright images.
+/// let images = ImageSet::new(ImageShape::new(1, 2, 2), [[10; 4], [200; 4], [30; 4], [250; 4]].concat(), vec![0, 1, 0, 1])?;
+/// let data = TrainData { train: &images, validation: Some(&images), normalisation: &Normalisation::of(&images) };
+/// let config = TrainConfig { epochs: 10, batch_size: 2, ..TrainConfig::default() };
+/// let outcome = train(&network, &data, &config, 1, TrainOptions::new(&mut |_| Control::Continue))?;
+/// let Outcome::Trained(trained) = outcome else { panic!("{outcome:?}") };
+/// assert_eq!(trained.history.last().unwrap().validation_top1, Some(1.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn train(
+    network: &Network,
+    data: &TrainData<'_>,
+    config: &TrainConfig,
+    seed: u64,
+    options: TrainOptions<'_>,
+) -> Result<Outcome, TrainError> {
+    config.validate()?;
+    if options.n_threads == Some(0) {
+        return Err(ConfigError { field: "n_threads", value: "0".into(), expected: "1 or more" }.into());
+    }
+    check_set(network, data.train, "training")?;
+    if let Some(validation) = data.validation {
+        check_set(network, validation, "validation")?;
+    }
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.n_threads.unwrap_or_else(rayon::current_num_threads))
+        .stack_size(stack_size(network))
+        .build()?;
+    pool.install(|| Run::start(network, data, config, seed)?.all(options))
+}
+
+/// Bytes of stack for each worker: candle walks and frees the graph of a training step recursively.
+fn stack_size(network: &Network) -> usize {
+    (16 << 20) + network.nodes().len() * (8 << 10)
+}
+
+/// What random numbers are for; each has its own stream.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Weights = 1,
+    Batches = 2,
+}
+
+fn derived_seed(seed: u64, purpose: Purpose) -> u64 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(purpose as u64);
+    rng.next_u64()
+}
+
+/// A training under way.
+pub(crate) struct Run<'a> {
+    pub(crate) network: &'a Network,
+    pub(crate) data: &'a TrainData<'a>,
+    pub(crate) config: &'a TrainConfig,
+    pub(crate) seed: u64,
+    steps_per_epoch: usize,
+    pub(crate) model: Model,
+    pub(crate) optimizer: OptimizerState,
+    pub(crate) ema: Option<Ema>,
+    pub(crate) history: Vec<EpochReport>,
+}
+
+/// How an epoch ended.
+enum Epoch {
+    Done { loss: f64, top1: f64, learning_rate: f64 },
+    Diverged { step: usize },
+    Interrupted,
+}
+
+impl<'a> Run<'a> {
+    fn start(
+        network: &'a Network,
+        data: &'a TrainData<'a>,
+        config: &'a TrainConfig,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
+        let model = Model::new(network, derived_seed(seed, Purpose::Weights), DType::F32)?;
+        let optimizer = OptimizerState::new(config.optimizer, config.weight_decay, &model);
+        let ema = config.ema_decay.map(|decay| Ema::new(decay, &model)).transpose()?;
+        let history = Vec::with_capacity(config.epochs.min(1024));
+        let mut run = Self { network, data, config, seed, steps_per_epoch: 0, model, optimizer, ema, history };
+        run.steps_per_epoch = run.batches(0)?.len();
+        Ok(run)
+    }
+
+    /// The training batches of epoch `epoch`, from 0.
+    fn batches(&self, epoch: usize) -> Result<Batches<'a>, TrainError> {
+        let TrainConfig { augmentation, batch_size, .. } = *self.config;
+        let seed = derived_seed(self.seed, Purpose::Batches);
+        Ok(Batches::train(self.data.train, self.data.normalisation, augmentation, batch_size, seed, epoch as u64)?)
+    }
+
+    fn all(mut self, options: TrainOptions<'_>) -> Result<Outcome, TrainError> {
+        let TrainOptions { observer, interrupt, checkpoint, evaluate_every, .. } = options;
+        let checkpoint = checkpoint.map(|path| resume::open(&mut self, path)).transpose()?;
+        while self.history.len() < self.config.epochs {
+            let done = self.history.len();
+            let (train_loss, train_top1, learning_rate) = match self.epoch(done, interrupt)? {
+                Epoch::Done { loss, top1, learning_rate } => (loss, top1, learning_rate),
+                Epoch::Diverged { step } => return Ok(Outcome::Diverged { epoch: done + 1, step }),
+                Epoch::Interrupted => return Ok(Outcome::Interrupted { epoch: done }),
+            };
+            let epoch = done + 1;
+            let last = epoch == self.config.epochs;
+            let due = last || (evaluate_every > 0 && epoch.is_multiple_of(evaluate_every));
+            let validation_top1 = if due { self.validate()? } else { None };
+            self.history.push(EpochReport { epoch, train_loss, train_top1, validation_top1, learning_rate });
+            if let Some(checkpoint) = &checkpoint {
+                checkpoint.save(&self)?;
+            }
+            if observer(&self.history[done]) == Control::Stop && !last {
+                return Ok(Outcome::Interrupted { epoch });
+            }
+        }
+        let weights = self.result().weights()?;
+        Ok(Outcome::Trained(Trained { weights, history: self.history }))
+    }
+
+    /// The model that is evaluated and kept.
+    fn result(&self) -> &Model {
+        self.ema.as_ref().map_or(&self.model, |ema| &ema.model)
+    }
+
+    fn validate(&self) -> Result<Option<f64>, TrainError> {
+        let Some(validation) = self.data.validation else { return Ok(None) };
+        let evaluation = evaluate_model(self.result(), validation, self.data.normalisation, EVALUATION_BATCH)?;
+        Ok(Some(evaluation.top1))
+    }
+
+    fn epoch(&mut self, epoch: usize, interrupt: Option<&AtomicBool>) -> Result<Epoch, TrainError> {
+        let (mut loss, mut right, mut n, mut rate) = (0.0, 0, 0, 0.0);
+        for (step, batch) in self.batches(epoch)?.enumerate() {
+            if interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+                return Ok(Epoch::Interrupted);
+            }
+            rate = self.rate(epoch * self.steps_per_epoch + step);
+            let logits = logits(&self.model, batch.pixels, self.network.input_shape(), Mode::Train)?;
+            let batch_loss = ops::cross_entropy(&logits, &batch.labels, self.config.label_smoothing)?;
+            let value = f64::from(batch_loss.to_scalar::<f32>()?);
+            if !value.is_finite() {
+                return Ok(Epoch::Diverged { step });
+            }
+            self.optimizer.step(&self.model, &batch_loss.backward()?, rate)?;
+            if let Some(ema) = &mut self.ema {
+                ema.update(&self.model)?;
+            }
+            loss += value * batch.n as f64;
+            right += count_within(1, &logits, &batch.labels)?;
+            n += batch.n;
+        }
+        if !self.is_finite()? {
+            return Ok(Epoch::Diverged { step: self.steps_per_epoch - 1 });
+        }
+        Ok(Epoch::Done { loss: loss / n as f64, top1: right as f64 / n as f64, learning_rate: rate })
+    }
+
+    fn rate(&self, step: usize) -> f64 {
+        let steps = |epochs: usize| (epochs * self.steps_per_epoch) as u64;
+        learning_rate(
+            self.config.learning_rate,
+            step as u64,
+            steps(self.config.warmup_epochs),
+            steps(self.config.epochs),
+        )
+    }
+
+    /// Whether all tensors are; a step can break weights though its loss was finite.
+    fn is_finite(&self) -> Result<bool, TrainError> {
+        for var in self.model.vars() {
+            if ops::values::<f32>(var)?.iter().any(|x| !x.is_finite()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Images evaluated at once; changes nothing but speed.
+const EVALUATION_BATCH: usize = 128;
