@@ -12,8 +12,8 @@ use crate::onnx::f32_bytes;
 
 /// The bytes of a safetensors file with `weights` as f32 and `metadata` in its header.
 ///
-/// Names and shapes are torch's, so `load_state_dict(safetensors.torch.load_file(…))` works; tensors stand in order of names and the
-/// bytes depend on the arguments alone. (The `safetensors` crate writes metadata in random order, so the header is written here.)
+/// Names and shapes are torch's, so `load_state_dict(safetensors.torch.load_file(…), strict=False)` works (not strict, since torch's norms
+/// also count their batches). Tensors stand in order of names and the bytes depend on the arguments alone. (The `safetensors` crate writes metadata in random order, so the header is written here.)
 /// # Errors
 /// [`ExportError::BeyondF32`] for the first element that is not finite in f32.
 /// # Example

@@ -35,7 +35,10 @@ fn python() -> Option<String> {
             .is_ok_and(|out| out.status.success())
     };
     let found = python.clone().filter(has_packages);
-    assert!(found.is_some() || !required, "GRAM_PYTHON is {python:?}, which has no onnx, onnxruntime and numpy");
+    assert!(
+        found.is_some() || !required,
+        "GRAM_REQUIRE_ONNXRUNTIME is set, but GRAM_PYTHON = {python:?} is no Python with onnx, onnxruntime and numpy"
+    );
     if found.is_none() {
         eprintln!("skipped: set GRAM_PYTHON to a Python with onnx, onnxruntime and numpy");
     }
