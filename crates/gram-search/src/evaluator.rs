@@ -1,0 +1,206 @@
+//! What is evaluated, by whom, and what comes of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use gram_ir::{Architecture, CanonicalKey, Network};
+use serde::{Deserialize, Serialize};
+
+/// Scores children: trains them, or looks them up.
+///
+/// An evaluation must be a pure function of the job's architecture, its seed and what [`Evaluator::identity`] says, whichever thread it runs
+/// on: studies store the outcome under a key made of these and never ask twice.
+pub trait Evaluator: Sync {
+    /// Everything besides the child and its seed that decides the outcome: training configuration, digest of the data, numerics class,
+    /// version of the evaluator. Two evaluators with one identity give equal outcomes.
+    fn identity(&self) -> String;
+
+    /// Evaluates one child.
+    ///
+    /// # Errors
+    /// [`EvaluatorError`]; a child that diverges is an [`Outcome`], not an error.
+    fn evaluate(&self, job: &Job) -> Result<Outcome, EvaluatorError>;
+}
+
+/// One evaluation to do.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Number of the child in its study, from 1.
+    pub child: usize,
+    /// The child, its cells in canonical form.
+    pub architecture: Architecture,
+    /// The child lowered.
+    pub network: Network,
+    /// Under which the outcome is stored.
+    pub key: EvalKey,
+    /// All randomness of the evaluation comes from here; below 2^53.
+    pub seed: u64,
+}
+
+/// Identity of an evaluation: blake3 of the canonical graph, the evaluator's identity and the child's seed; 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EvalKey([u8; 32]);
+
+impl EvalKey {
+    /// The key of evaluating `graph` with `seed` by the evaluator called `identity`.
+    pub fn new(graph: &CanonicalKey, identity: &str, seed: u64) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"gram evaluation v1\0");
+        for part in [graph.as_bytes(), identity.as_bytes()] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        hasher.update(&seed.to_le_bytes());
+        Self(*hasher.finalize().as_bytes())
+    }
+}
+
+impl fmt::Display for EvalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl fmt::Debug for EvalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EvalKey({self})")
+    }
+}
+
+impl From<EvalKey> for String {
+    fn from(key: EvalKey) -> Self {
+        key.to_string()
+    }
+}
+
+impl TryFrom<String> for EvalKey {
+    type Error = BadEvalKey;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let hash = blake3::Hash::from_hex(&text).map_err(|_| BadEvalKey(text.chars().take(80).collect()))?;
+        Ok(Self(*hash.as_bytes()))
+    }
+}
+
+/// A text that is no evaluation key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an evaluation key: expected 64 hexadecimal digits")]
+pub struct BadEvalKey(pub String);
+
+/// What came of an evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "status", deny_unknown_fields)]
+pub enum Outcome {
+    /// The child was trained and scored.
+    Scored {
+        /// Top-1 on the validation split, in `0..=1`.
+        validation_top1: f64,
+        /// Other figures, by name; finite, and never durations: they are part of what must be reproducible.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        metrics: BTreeMap<String, f64>,
+    },
+    /// Training diverged.
+    Diverged {
+        /// Optimiser step at which the loss stopped being finite.
+        step: u64,
+    },
+}
+
+impl Outcome {
+    /// An outcome with a score and nothing else.
+    pub fn scored(validation_top1: f64) -> Self {
+        Self::Scored { validation_top1, metrics: BTreeMap::new() }
+    }
+
+    /// Top-1 on the validation split; none if the child diverged.
+    pub fn validation_top1(&self) -> Option<f64> {
+        match self {
+            Self::Scored { validation_top1, .. } => Some(*validation_top1),
+            Self::Diverged { .. } => None,
+        }
+    }
+
+    /// Refuses scores outside `0..=1` and metrics that are not finite: JSON has no words for these, and a strategy could not use them.
+    pub(crate) fn check(self) -> Result<Self, EvaluatorError> {
+        if let Self::Scored { validation_top1, metrics } = &self {
+            if !(0.0..=1.0).contains(validation_top1) {
+                return Err(EvaluatorError::new(format!("validation top-1 is {validation_top1}, not in 0 to 1")));
+            }
+            if let Some((name, value)) = metrics.iter().find(|(_, value)| !value.is_finite()) {
+                return Err(EvaluatorError::new(format!("metric `{name}` is {value}")));
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// Why an evaluation has no outcome.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvaluatorError {
+    /// It was asked to stop; the same job will be asked for again when the study goes on.
+    #[error("interrupted")]
+    Interrupted,
+    /// Anything else: unreadable data, no memory, a bug.
+    #[error("{message}")]
+    Failed {
+        /// What happened.
+        message: String,
+        /// The cause, if there is one.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+impl EvaluatorError {
+    /// A failure without a cause.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self::Failed { message: message.into(), source: None }
+    }
+
+    /// A failure with its cause.
+    pub fn with_source(
+        message: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Failed { message: message.into(), source: Some(source.into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gram_ir::Cell;
+
+    #[test]
+    fn keys_depend_on_every_part() {
+        let graph = Cell::new().canonical_key();
+        let key = EvalKey::new(&graph, "a", 1);
+        assert_ne!(key, EvalKey::new(&graph, "b", 1));
+        assert_ne!(key, EvalKey::new(&graph, "a", 2));
+        let text = key.to_string();
+        assert_eq!(text.len(), 64);
+        assert_eq!(EvalKey::try_from(text), Ok(key));
+        assert!(EvalKey::try_from("zz".to_owned()).is_err());
+    }
+
+    #[test]
+    fn outcomes_are_finite() {
+        assert!(Outcome::scored(1.0).check().is_ok());
+        for score in [f64::NAN, -0.1, 1.1, f64::INFINITY] {
+            assert!(Outcome::scored(score).check().is_err(), "{score}");
+        }
+        let metrics = BTreeMap::from([("loss".to_owned(), f64::NAN)]);
+        let error = Outcome::Scored { validation_top1: 0.5, metrics }.check().unwrap_err();
+        assert_eq!(error.to_string(), "metric `loss` is NaN");
+    }
+
+    #[test]
+    fn outcomes_read_back() {
+        for outcome in [Outcome::scored(1.0 / 3.0), Outcome::Diverged { step: 7 }] {
+            let text = serde_json::to_string(&outcome).unwrap();
+            assert_eq!(serde_json::from_str::<Outcome>(&text).unwrap(), outcome);
+        }
+        assert_eq!(serde_json::to_string(&Outcome::Diverged { step: 7 }).unwrap(), r#"{"status":"diverged","step":7}"#);
+    }
+}

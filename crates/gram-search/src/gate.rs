@@ -1,0 +1,93 @@
+//! What a proposal must pass before anything is evaluated: it lowers, and keeps the hard limits.
+
+use gram_ir::{Architecture, CanonicalKey, Cell, CellNodeId, Cost, Limits, LowerError, Network, Shape, Space};
+
+/// A proposal that may be evaluated.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The cells as they were proposed, one per stage, in the strategy's own numbering.
+    pub cells: Vec<Cell>,
+    /// The architecture with every cell in canonical form: the same for every numbering of the graph.
+    pub architecture: Architecture,
+    /// The architecture lowered.
+    pub network: Network,
+    /// Exact costs; within the limits.
+    pub cost: Cost,
+    /// Identity of the graph.
+    pub graph: CanonicalKey,
+}
+
+/// Edges of one stage in the meta-graph's numbering, sorted by source and target.
+pub type EdgeList = Vec<(CellNodeId, CellNodeId)>;
+
+impl Candidate {
+    /// The proposed edges of each stage.
+    pub(crate) fn edges(&self) -> Vec<EdgeList> {
+        self.cells.iter().map(|cell| cell.edges().into_iter().collect()).collect()
+    }
+}
+
+/// Why a proposal may not be evaluated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It breaks a limit.
+    #[error("{} and {} exceed the limits", .cost.macs, .cost.params)]
+    Limits {
+        /// Its costs.
+        cost: Cost,
+    },
+    /// It cannot be lowered.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+}
+
+/// Space, input, classes and limits of a study: turns cells into candidates, or refuses them.
+#[derive(Clone, Copy, Debug)]
+pub struct Gate<'a> {
+    /// The search space.
+    pub space: &'a Space,
+    /// Shape of one image.
+    pub input: Shape,
+    /// Number of classes.
+    pub num_classes: usize,
+    /// Hard limits on exact costs.
+    pub limits: &'a Limits,
+}
+
+impl Gate<'_> {
+    /// Exact costs of the architecture with these cells.
+    ///
+    /// # Errors
+    /// [`LowerError`] where it cannot be lowered.
+    pub fn cost(&self, cells: &[Cell]) -> Result<Cost, LowerError> {
+        Ok(self.space.assemble(self.input, self.num_classes, cells).lower()?.cost())
+    }
+
+    /// Whether an architecture with these cells may be evaluated.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn check(&self, cells: &[Cell]) -> Result<Cost, Refusal> {
+        let cost = self.cost(cells)?;
+        if self.limits.allow(&cost) { Ok(cost) } else { Err(Refusal::Limits { cost }) }
+    }
+
+    /// The candidate with these cells, one per stage.
+    ///
+    /// # Errors
+    /// [`Refusal`] if it cannot be lowered or breaks a limit.
+    pub fn admit(&self, cells: Vec<Cell>) -> Result<Candidate, Refusal> {
+        self.check(&cells)?;
+        let canonical: Vec<Cell> = cells.iter().map(Cell::canonical_form).collect();
+        let architecture = self.space.assemble(self.input, self.num_classes, &canonical);
+        let network = architecture.lower()?;
+        let cost = network.cost();
+        let graph = architecture.canonical_key();
+        // A relabelling moves channels around but costs the same; a limit is checked on what is trained all the same.
+        if !self.limits.allow(&cost) {
+            return Err(Refusal::Limits { cost });
+        }
+        Ok(Candidate { cells, architecture, network, cost, graph })
+    }
+}

@@ -1,0 +1,175 @@
+//! Strategies: who decides which children to evaluate next, by ask and tell.
+
+mod draw;
+mod gram;
+mod random;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gram_ir::{CanonicalKey, Cell};
+use gram_meta::{Converged, MetaGraph, MetaGraphError, PropagateError, SampleError};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::{Candidate, Gate, Refusal, try_stream};
+
+pub use draw::{TRIES_PER_NEW_CHILD, probe_prior};
+pub use gram::GramStrategy;
+pub use random::RandomStrategy;
+
+/// Decides which children to evaluate.
+///
+/// A study asks for a round of proposals, evaluates the new ones, and tells all scores in the order of the proposals. A strategy is
+/// deterministic: the same seed and scores give the same proposals. That is what lets a study go on after a kill by replaying its rounds.
+pub trait Strategy {
+    /// The name in files and on the command line.
+    fn name(&self) -> &'static str;
+
+    /// Called once, before the first round.
+    ///
+    /// # Errors
+    /// [`AskError`] if no child could ever be proposed.
+    fn start(&mut self, context: &Context<'_>) -> Result<Option<Prior>, AskError>;
+
+    /// Proposes a round: up to `n_new` children that the study does not know, and, if the strategy learns from them, repeats of known ones.
+    ///
+    /// Fewer (or no) new children mean that no more were found in a bounded number of tries.
+    /// # Errors
+    /// [`AskError`].
+    fn ask(&mut self, n_new: usize, context: &Context<'_>) -> Result<Vec<Proposal>, AskError>;
+
+    /// Tells the scores of the last round's proposals in their order; `None` for children that diverged.
+    ///
+    /// `pruned` says what pruning a meta-graph to the study's limits gives now; see [`gram_meta::ConvergenceTest`].
+    /// # Errors
+    /// [`TellError`].
+    fn tell(&mut self, scores: &[Option<f64>], pruned: &Pruned<'_>) -> Result<Option<Lesson>, TellError>;
+
+    /// What was learnt so far, if the strategy keeps it in a meta-graph.
+    fn meta_graph(&self) -> Option<&MetaGraph>;
+}
+
+/// Names the child that pruning a meta-graph to the limits gives, or `None` where nothing is pruned during the search.
+pub type Pruned<'a> = dyn Fn(&MetaGraph) -> Option<CanonicalKey> + 'a;
+
+/// A proposed child.
+#[derive(Clone, Debug)]
+pub enum Proposal {
+    /// A child that the study has not evaluated, for the first time in this round.
+    New(Box<Candidate>),
+    /// A child that the study knows, or that stands earlier in this round; it is told its score and not evaluated again.
+    Repeat(CanonicalKey),
+}
+
+impl Proposal {
+    /// Identity of the child's graph.
+    pub fn graph(&self) -> &CanonicalKey {
+        match self {
+            Self::New(candidate) => &candidate.graph,
+            Self::Repeat(graph) => graph,
+        }
+    }
+}
+
+/// What a strategy may look at while it proposes.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Lowers cells and checks the limits.
+    pub gate: Gate<'a>,
+    /// The study's seed.
+    pub seed: u64,
+    /// The round, from 0.
+    pub round: usize,
+    /// Whether the study has evaluated this graph.
+    pub is_seen: &'a dyn Fn(&CanonicalKey) -> bool,
+    /// Becomes true when the study is to stop.
+    pub interrupt: &'a AtomicBool,
+}
+
+impl Context<'_> {
+    /// The random stream of one try of this round.
+    pub fn rng(&self, attempt: usize) -> ChaCha8Rng {
+        try_stream(self.seed, self.round, attempt)
+    }
+
+    /// The candidate with these cells.
+    ///
+    /// # Errors
+    /// [`Refusal`] if it cannot be lowered or breaks a limit.
+    pub fn admit(&self, cells: Vec<Cell>) -> Result<Candidate, Refusal> {
+        self.gate.admit(cells)
+    }
+
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupt.load(Ordering::Relaxed)
+    }
+}
+
+/// How the initial meta-graph was fitted to the limits.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prior {
+    /// Every initial weight was multiplied by this; 1 where the limits leave room.
+    pub factor: f64,
+    /// Share of structures drawn from it that keep the limits.
+    pub acceptance: f64,
+}
+
+/// What a round taught.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lesson {
+    /// Inverse temperature of the scores.
+    pub beta: f64,
+    /// Effective number of children that the round's weights stand for.
+    pub ess: f64,
+    /// Largest change of an edge weight.
+    pub max_change: f64,
+    /// Its moving average.
+    pub change_average: f64,
+    /// Mean entropy of the edges that can be live, in bits.
+    pub entropy_bits: f64,
+    /// Rounds for which the pruned child has been the same.
+    pub unchanged_rounds: usize,
+    /// The convergence test that fired, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub converged: Option<Converged>,
+}
+
+/// Why a strategy has no proposals.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// No feasible child in a bounded number of tries.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    /// The prior hardly ever keeps the limits, however thin.
+    #[error("none of {tries} children drawn from the thinned prior keeps the limits")]
+    Prior {
+        /// Children drawn.
+        tries: usize,
+    },
+    /// A child that does not fit its meta-graph.
+    #[error(transparent)]
+    Meta(#[from] MetaGraphError),
+    /// The study is to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Why a strategy cannot learn from a round.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TellError {
+    /// Other scores than proposals.
+    #[error("told {got} scores for {expected} proposals")]
+    Count {
+        /// Proposals of the last round.
+        expected: usize,
+        /// Scores told.
+        got: usize,
+    },
+    /// The round does not fit the meta-graph.
+    #[error(transparent)]
+    Propagate(#[from] PropagateError),
+}

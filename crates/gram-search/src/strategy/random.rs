@@ -1,0 +1,43 @@
+//! Random search: the baseline that GRAM must beat.
+
+use gram_meta::MetaGraph;
+
+use super::draw::{draw_round, probe_prior};
+use crate::{AskError, Context, Lesson, Prior, Proposal, Pruned, Strategy, TellError};
+
+/// Draws every child from the initial meta-graph, whatever the scores are: GRAM without its learning.
+#[derive(Clone, Debug)]
+pub struct RandomStrategy {
+    prior: MetaGraph,
+}
+
+impl RandomStrategy {
+    /// Draws from this meta-graph.
+    pub fn new(prior: MetaGraph) -> Self {
+        Self { prior }
+    }
+}
+
+impl Strategy for RandomStrategy {
+    fn name(&self) -> &'static str {
+        "random"
+    }
+
+    fn start(&mut self, context: &Context<'_>) -> Result<Option<Prior>, AskError> {
+        let (meta, prior) = probe_prior(&self.prior, context)?;
+        self.prior = meta;
+        Ok(Some(prior))
+    }
+
+    fn ask(&mut self, n_new: usize, context: &Context<'_>) -> Result<Vec<Proposal>, AskError> {
+        Ok(draw_round(&self.prior, n_new, context)?.into_iter().map(|(_, proposal)| proposal).collect())
+    }
+
+    fn tell(&mut self, _scores: &[Option<f64>], _pruned: &Pruned<'_>) -> Result<Option<Lesson>, TellError> {
+        Ok(None)
+    }
+
+    fn meta_graph(&self) -> Option<&MetaGraph> {
+        None
+    }
+}

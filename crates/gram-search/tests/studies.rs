@@ -1,0 +1,310 @@
+//! Studies from begin to end: reproducible for any number of jobs, resumable at any point, within limits, better than chance.
+
+mod toy;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use gram_ir::{CanonicalKey, CellOp, Limits, Macs, Params};
+use gram_meta::{MetaConfig, MetaGraph};
+use gram_search::{
+    Context, Evaluator, EvaluatorError, Gate, Job, Outcome, Proposal, Record, Run, StopReason, StrategyKind, Study,
+    StudyError, child_seed, read_journal,
+};
+use toy::{Toy, config, files, run};
+
+#[test]
+fn journals_are_the_same_for_any_number_of_jobs() {
+    for strategy in StrategyKind::ALL {
+        let config = config(&[6, 9], strategy, 30, 3);
+        let study = |jobs| {
+            let folder = tempfile::tempdir().unwrap();
+            let toy = Toy { diverge_every: 5, pause: Duration::from_millis(3), ..Toy::default() };
+            let report = run(folder.path(), &config, &toy, jobs).unwrap();
+            assert_eq!((report.n_children, report.stop), (30, StopReason::BudgetSpent));
+            assert!(report.n_diverged > 0 && report.best.len() + report.n_diverged == 30);
+            files(folder.path())
+        };
+        let alone = study(1);
+        assert!(alone.len() > 30);
+        for jobs in [2, 4] {
+            assert_eq!(study(jobs), alone, "{jobs} jobs, {strategy}");
+        }
+    }
+}
+
+#[test]
+fn journal_holds_no_times_and_every_child_once() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), &config(&[6, 9], StrategyKind::Gram, 40, 1), &Toy::default(), 2).unwrap();
+    let text = fs::read_to_string(folder.path().join("journal.jsonl")).unwrap();
+    for word in ["second", "time", "duration"] {
+        assert!(!text.contains(word), "{word}");
+    }
+    let records = read_journal(&folder.path().join("journal.jsonl")).unwrap();
+    let children: Vec<_> = records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Child(child) => Some(child),
+            _ => None,
+        })
+        .collect();
+    let graphs: BTreeSet<&str> = children.iter().map(|child| child.graph.as_str()).collect();
+    assert_eq!((children.len(), graphs.len()), (40, 40));
+    assert!(children.iter().enumerate().all(|(index, child)| child.child == index + 1));
+    assert!(matches!(records[0], Record::Header { .. }) && matches!(records.last(), Some(Record::Stop { .. })));
+    let timings = fs::read_to_string(folder.path().join("timings.jsonl")).unwrap();
+    assert_eq!(timings.lines().count(), 40);
+    let meta = MetaGraph::from_json(&fs::read_to_string(folder.path().join("meta-graph.json")).unwrap()).unwrap();
+    assert_eq!(meta.n_rounds(), records.iter().filter(|record| matches!(record, Record::Round(_))).count());
+}
+
+/// Copies journal and results, the journal cut to its first `bytes` bytes and results to those that `keep` names.
+fn partial_copy(from: &Path, to: &Path, bytes: usize, keep: impl Fn(usize) -> bool) {
+    fs::create_dir_all(to.join("results")).unwrap();
+    let journal = fs::read(from.join("journal.jsonl")).unwrap();
+    fs::write(to.join("journal.jsonl"), &journal[..bytes]).unwrap();
+    let mut names: Vec<_> =
+        fs::read_dir(from.join("results")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    for (index, name) in names.iter().enumerate() {
+        if keep(index) {
+            fs::copy(from.join("results").join(name), to.join("results").join(name)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_study_that_is_killed_anywhere_ends_with_the_same_bytes() {
+    let config = config(&[5, 6], StrategyKind::Gram, 20, 9);
+    let reference = tempfile::tempdir().unwrap();
+    run(reference.path(), &config, &Toy { diverge_every: 7, ..Toy::default() }, 1).unwrap();
+    let expected = files(reference.path());
+    let journal = fs::read(reference.path().join("journal.jsonl")).unwrap();
+    let ends: Vec<usize> =
+        journal.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(index, _)| index + 1).collect();
+    // After every record, and in the middle of every record; with all, none and a part of the results.
+    let cuts: Vec<usize> = std::iter::once(0).chain(ends.iter().flat_map(|&end| [end - 30, end])).collect();
+    for (n, &cut) in cuts.iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        partial_copy(reference.path(), folder.path(), cut, |index| match n % 3 {
+            0 => true,
+            1 => false,
+            _ => (index + n) % 2 == 0,
+        });
+        // What a kill leaves behind must not matter.
+        fs::write(folder.path().join("results").join("x.json.99.tmp"), "half").unwrap();
+        fs::write(folder.path().join("meta-graph.json"), "half").unwrap();
+        let toy = Toy { diverge_every: 7, ..Toy::default() };
+        let report = run(folder.path(), &config, &toy, 1 + n % 2).unwrap();
+        assert_eq!(report.n_children, 20);
+        let mut found = files(folder.path());
+        // Results that the journal holds already need not be evaluated again for the journal's sake.
+        found.retain(|name, _| name != "x.json.99.tmp");
+        assert_eq!(found["journal.jsonl"], expected["journal.jsonl"], "cut at {cut}");
+        for (name, bytes) in &found {
+            assert_eq!(bytes, &expected[name], "{name}, cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn interrupted_studies_go_on() {
+    let config = config(&[6, 6], StrategyKind::Gram, 24, 4);
+    let reference = tempfile::tempdir().unwrap();
+    run(reference.path(), &config, &Toy::default(), 2).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut n_calls = 0;
+    for stop_after in [1, 3, 9, 2, usize::MAX] {
+        let toy = Toy { stop_after, ..Toy::default() };
+        let report = run(folder.path(), &config, &toy, 2).unwrap();
+        n_calls += report.n_evaluated_now;
+        if stop_after == usize::MAX {
+            assert_eq!(report.stop, StopReason::BudgetSpent);
+        } else {
+            assert_eq!(report.stop, StopReason::Interrupted);
+            assert_eq!(report.n_evaluated_now, stop_after);
+        }
+    }
+    assert_eq!(n_calls, 24, "nothing is evaluated twice");
+    assert_eq!(files(folder.path()), files(reference.path()));
+    let again = Toy::default();
+    let report = run(folder.path(), &config, &again, 1).unwrap();
+    assert_eq!((report.n_evaluated_now, report.n_children), (0, 24));
+    assert_eq!(files(folder.path()), files(reference.path()));
+}
+
+#[test]
+fn small_spaces_are_exhausted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&[4], StrategyKind::Random, 100, 4);
+    config.space.operators = vec![CellOp::Conv1x1];
+    let report = run(folder.path(), &config, &Toy::default(), 1).unwrap();
+    assert_eq!(report.stop, StopReason::SpaceExhausted);
+    // 30 feasible graphs of 4 nodes; with one operator fewer classes. Chain and fork on two nodes, three nodes with 21 − 1 labelled ones.
+    assert!(report.n_children >= 15 && report.n_children < 30, "{}", report.n_children);
+    assert!(report.n_cache_hits > 0);
+}
+
+#[test]
+fn a_search_converges_on_a_small_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&[9], StrategyKind::Gram, 5000, 4);
+    config.meta = MetaConfig { max_rounds: 12, ..MetaConfig::default() };
+    let report = run(folder.path(), &config, &Toy::default(), 1).unwrap();
+    assert_eq!(report.stop, StopReason::Converged(gram_meta::Converged::RoundsCap));
+    assert_eq!(report.n_rounds, 12);
+}
+
+/// Scores of a search in order of evaluation, by ask and tell alone.
+fn search(kind: StrategyKind, n_children: usize, seed: u64) -> Vec<f64> {
+    let config = config(&[12, 12], kind, n_children, seed);
+    let mut strategy = config.build_strategy().unwrap();
+    let interrupt = AtomicBool::new(false);
+    let gate = Gate { space: &config.space, input: config.input, num_classes: 10, limits: &config.limits };
+    let mut scores: BTreeMap<CanonicalKey, f64> = BTreeMap::new();
+    let mut in_order = Vec::new();
+    for round in 0.. {
+        let is_seen = |graph: &CanonicalKey| scores.contains_key(graph);
+        let context = Context { gate, seed, round, is_seen: &is_seen, interrupt: &interrupt };
+        let n_new = config.children_per_round.min(n_children - in_order.len());
+        if n_new == 0 {
+            break;
+        }
+        let proposals = strategy.ask(n_new, &context).unwrap();
+        for proposal in &proposals {
+            if let Proposal::New(candidate) = proposal {
+                let noise = (child_seed(seed, &candidate.graph) % 1000) as f64 / 1000.0;
+                let score = 0.95 * toy::quality(&candidate.cells) + 0.05 * noise;
+                scores.insert(candidate.graph.clone(), score);
+                in_order.push(score);
+            }
+        }
+        let told: Vec<Option<f64>> = proposals.iter().map(|proposal| scores.get(proposal.graph()).copied()).collect();
+        strategy.tell(&told, &|_| None).unwrap();
+    }
+    in_order
+}
+
+#[test]
+fn gram_beats_random_search() {
+    // 20 seeds, 160 children each: mean of the last 40 children's scores, and the best score.
+    let (mut n_wins, mut gain) = (0, 0.0);
+    for seed in 0..20 {
+        let figures = |kind| {
+            let scores = search(kind, 160, seed);
+            assert_eq!(scores.len(), 160);
+            (scores[120..].iter().sum::<f64>() / 40.0, scores.iter().copied().fold(0.0, f64::max))
+        };
+        let (gram, random) = (figures(StrategyKind::Gram), figures(StrategyKind::Random));
+        n_wins += usize::from(gram.0 > random.0);
+        gain += (gram.1 - random.1) / 20.0;
+    }
+    // If neither were better, 18 or more wins of 20 would have probability 0.0002.
+    assert!(n_wins >= 18, "{n_wins} of 20");
+    assert!(gain > 0.0, "mean gain of the best score {gain}");
+}
+
+#[test]
+fn limits_hold_for_every_child_and_unmeetable_ones_are_refused_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&[8, 8], StrategyKind::Gram, 40, 4);
+    config.limits = Limits { max_macs: Some(Macs(45_000)), max_params: Some(Params(2_600)) };
+    let report = run(folder.path(), &config, &Toy::default(), 2).unwrap();
+    assert!(report.n_children >= 20, "{report:?}");
+    assert!(report.best.iter().all(|child| config.limits.allow(&child.cost)));
+    config.limits = Limits { max_macs: Some(Macs(1000)), max_params: None };
+    let toy = Toy::default();
+    let error = run(&folder.path().join("other"), &config, &toy, 1).unwrap_err();
+    assert!(error.to_string().contains("no child keeps the limits of 1,000 MACs"), "{error}");
+    assert!(matches!(error, StudyError::Preflight(_)));
+    assert_eq!(toy.n_calls.into_inner(), 0);
+}
+
+#[test]
+fn other_configurations_are_refused_with_what_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = config(&[5], StrategyKind::Gram, 8, 1);
+    run(folder.path(), &first, &Toy::default(), 1).unwrap();
+    let journal = fs::read(folder.path().join("journal.jsonl")).unwrap();
+    let mut other = first.clone();
+    other.seed = 2;
+    other.space.stages[0].nodes = 6;
+    let error = run(folder.path(), &other, &Toy::default(), 1).unwrap_err().to_string();
+    assert!(error.contains("study.seed is 1 there, 2 now"), "{error}");
+    assert!(error.contains("study.space.stages[0].nodes is 5 there, 6 now"), "{error}");
+    let error = run(folder.path(), &first, &Toy { diverge_every: 3, ..Toy::default() }, 1).unwrap_err().to_string();
+    assert!(error.contains("evaluator"), "{error}");
+    assert_eq!(fs::read(folder.path().join("journal.jsonl")).unwrap(), journal);
+}
+
+#[test]
+fn corrupt_journals_and_results_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&[5], StrategyKind::Gram, 8, 1);
+    run(folder.path(), &config, &Toy::default(), 1).unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    fs::write(&path, text.replacen(lines[3], &lines[3].replace("macs", "mads"), 1)).unwrap();
+    let error = run(folder.path(), &config, &Toy::default(), 1).unwrap_err().to_string();
+    assert!(error.contains("journal.jsonl, line 4: its checksum does not fit"), "{error}");
+    fs::write(&path, lines[0].to_owned() + "\n").unwrap();
+    let result = fs::read_dir(folder.path().join("results")).unwrap().next().unwrap().unwrap().path();
+    fs::write(&result, "{}").unwrap();
+    let error = run(folder.path(), &config, &Toy::default(), 1).unwrap_err();
+    assert!(matches!(error, StudyError::Results(_)) && error.to_string().contains("its checksum"), "{error}");
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&[5], StrategyKind::Gram, 8, 1);
+    let identity = Toy::default().identity();
+    let open = || Study::open(folder.path(), config.clone(), &identity, &serde_json::Value::Null);
+    let first = open().unwrap();
+    assert!(matches!(open().unwrap_err(), StudyError::Locked { .. }));
+    drop(first);
+    assert!(open().is_ok());
+}
+
+struct Broken;
+
+impl Evaluator for Broken {
+    fn identity(&self) -> String {
+        Toy::default().identity()
+    }
+
+    fn evaluate(&self, job: &Job) -> Result<Outcome, EvaluatorError> {
+        match job.child {
+            5 => Err(EvaluatorError::new("no space left")),
+            6 => Ok(Outcome::scored(f64::NAN)),
+            _ => Toy::default().evaluate(job),
+        }
+    }
+}
+
+#[test]
+fn a_failed_evaluation_ends_the_run_and_can_be_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&[6], StrategyKind::Gram, 12, 1);
+    let mut study = Study::open(folder.path(), config.clone(), &Broken.identity(), &serde_json::Value::Null).unwrap();
+    let toy = Toy::default();
+    let executor = gram_search::LocalExecutor { jobs: std::num::NonZeroUsize::MIN };
+    let run_broken = Run {
+        evaluator: &Broken,
+        executor: &executor,
+        observer: &mut (),
+        interrupt: &toy.interrupt,
+        pruned: &|_| None,
+    };
+    let error = study.run(run_broken).unwrap_err().to_string();
+    assert!(error.starts_with("child 5 (") && error.ends_with("no space left"), "{error}");
+    drop(study);
+    let report = run(folder.path(), &config, &toy, 2).unwrap();
+    // Four were evaluated for certain; 7 and 8 may have been under way when 5 failed.
+    assert!(report.n_children == 12 && (6..=8).contains(&report.n_evaluated_now), "{report:?}");
+}

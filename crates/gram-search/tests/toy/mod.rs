@@ -1,0 +1,141 @@
+//! Spaces and an evaluator for tests: a score that is a function of the graph, deterministic and quick.
+#![allow(dead_code, reason = "each test crate uses a part")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use gram_ir::{Activation, Cell, CellOp, CellOutput, Downsample, Head, Limits, Shape, Space, StageSpace, StemLayer};
+use gram_meta::MetaConfig;
+use gram_search::{
+    Evaluator, EvaluatorError, Job, LocalExecutor, Outcome, Run, StrategyKind, Study, StudyConfig, StudyError,
+    StudyReport,
+};
+use serde_json::Value;
+
+pub(crate) fn space(nodes: &[usize]) -> Space {
+    let output = CellOutput { project: Some(12), residual: true, linear_leaves: false, activation: false };
+    let stage = |(index, &nodes): (usize, &usize)| StageSpace {
+        nodes,
+        channels: 8,
+        repeats: 1,
+        downsample: if index == 0 { Downsample::None } else { Downsample::Maxpool2 },
+        output,
+    };
+    Space {
+        name: "toy".into(),
+        activation: Activation::Relu,
+        max_in_degree: 4,
+        operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
+        stem: vec![StemLayer::Conv { channels: 8, kernel: 3, stride: 1 }],
+        stages: nodes.iter().enumerate().map(stage).collect(),
+        head: Head::default(),
+    }
+}
+
+pub(crate) fn config(nodes: &[usize], strategy: StrategyKind, n_children: usize, seed: u64) -> StudyConfig {
+    StudyConfig {
+        space: space(nodes),
+        input: Shape::chw(1, 8, 8),
+        num_classes: 10,
+        limits: Limits::default(),
+        strategy,
+        n_children,
+        children_per_round: 8,
+        seed,
+        meta: MetaConfig::default(),
+    }
+}
+
+/// Scores a graph by its depth, its sep3x3 operators and some noise of the job's seed.
+pub(crate) struct Toy {
+    /// Every so many-th graph (by its noise) diverges; 0: none does.
+    pub(crate) diverge_every: u64,
+    /// Longest pause of an evaluation; how long it is depends on the job.
+    pub(crate) pause: Duration,
+    /// Evaluations done.
+    pub(crate) n_calls: AtomicUsize,
+    /// Sets the interrupt after so many evaluations.
+    pub(crate) stop_after: usize,
+    pub(crate) interrupt: AtomicBool,
+}
+
+impl Default for Toy {
+    fn default() -> Self {
+        Self {
+            diverge_every: 0,
+            pause: Duration::ZERO,
+            n_calls: AtomicUsize::new(0),
+            stop_after: usize::MAX,
+            interrupt: AtomicBool::new(false),
+        }
+    }
+}
+
+/// In 0 to 1: mean over stages of half the relative depth, and half the share of sep3x3 among live nodes.
+pub(crate) fn quality(cells: &[Cell]) -> f64 {
+    let stage = |cell: &Cell| {
+        let mut depth = BTreeMap::new();
+        for (node, _, inputs) in cell.live_inputs() {
+            let longest = inputs.iter().filter_map(|from| depth.get(from)).max().copied().unwrap_or(0);
+            depth.insert(node, longest + 1);
+        }
+        let deepest = depth.values().max().copied().unwrap_or(0);
+        let seps = cell.live_inputs().iter().filter(|(_, op, _)| *op == CellOp::Sep3x3).count();
+        0.5 * (f64::from(deepest) / 6.0).min(1.0) + 0.5 * seps as f64 / depth.len().max(1) as f64
+    };
+    cells.iter().map(stage).sum::<f64>() / cells.len() as f64
+}
+
+impl Evaluator for Toy {
+    fn identity(&self) -> String {
+        format!("toy, diverge_every {}", self.diverge_every)
+    }
+
+    fn evaluate(&self, job: &Job) -> Result<Outcome, EvaluatorError> {
+        std::thread::sleep(self.pause.mul_f64((job.seed % 97) as f64 / 97.0));
+        let calls = self.n_calls.fetch_add(1, Ordering::Relaxed) + 1;
+        if calls > self.stop_after {
+            return Err(EvaluatorError::Interrupted);
+        }
+        if calls == self.stop_after {
+            self.interrupt.store(true, Ordering::Relaxed);
+        }
+        if self.diverge_every > 0 && job.seed.is_multiple_of(self.diverge_every) {
+            return Ok(Outcome::Diverged { step: job.seed % 100 });
+        }
+        let cells: Vec<Cell> = job.architecture.stages.iter().map(|stage| stage.cell.clone()).collect();
+        let noise = (job.seed % 1000) as f64 / 1000.0;
+        let metrics = BTreeMap::from([("noise".to_owned(), noise)]);
+        Ok(Outcome::Scored { validation_top1: 0.95 * quality(&cells) + 0.05 * noise, metrics })
+    }
+}
+
+pub(crate) fn run(directory: &Path, config: &StudyConfig, toy: &Toy, jobs: usize) -> Result<StudyReport, StudyError> {
+    let mut study = Study::open(directory, config.clone(), &toy.identity(), &Value::Null)?;
+    study.run(Run {
+        evaluator: toy,
+        executor: &LocalExecutor { jobs: NonZeroUsize::new(jobs).unwrap() },
+        observer: &mut (),
+        interrupt: &toy.interrupt,
+        pruned: &|_| None,
+    })
+}
+
+/// The files of a study that must be reproducible, by name.
+pub(crate) fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for name in ["journal.jsonl", "meta-graph.json", "pareto.json"] {
+        if let Ok(bytes) = fs::read(directory.join(name)) {
+            found.insert(name.to_owned(), bytes);
+        }
+    }
+    for entry in fs::read_dir(directory.join("results")).unwrap() {
+        let path = entry.unwrap().path();
+        found.insert(path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&path).unwrap());
+    }
+    found
+}
