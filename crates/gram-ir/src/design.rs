@@ -36,7 +36,7 @@ pub enum Design {
 }
 
 /// Why a design could not be read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DesignError {
     /// In the JSON form.
@@ -273,7 +273,7 @@ output n6
             message(""),
             "the text ends without `architecture` or `network` and a name, or `n0 = input` and a shape"
         );
-        assert_eq!(message("{}"), "missing field `format_version` at line 1 column 2");
+        assert_eq!(message("{}"), "line 1 column 2: missing field `format_version`");
         assert_eq!(message("network a/b"), "line 1: `a/b`: expected a name of letters, digits, `.`, `_` and `-`");
     }
 

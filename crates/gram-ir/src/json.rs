@@ -17,7 +17,7 @@ use file::{ArchitectureFile, NetworkFile};
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Why a JSON form could not be read; says line and column, or the node.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JsonError {
     /// The text is longer than [`MAX_TEXT_BYTES`].
@@ -27,8 +27,15 @@ pub enum JsonError {
         bytes: usize,
     },
     /// Not JSON, or not the fields that are expected; names line and column.
-    #[error(transparent)]
-    Syntax(#[from] serde_json::Error),
+    #[error("line {line} column {column}: {message}")]
+    Syntax {
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What is wrong there.
+        message: String,
+    },
     /// Written by another version.
     #[error("format_version is {found}; this version reads {FORMAT_VERSION} only")]
     Version {
@@ -84,6 +91,17 @@ pub enum JsonError {
     },
 }
 
+impl From<serde_json::Error> for JsonError {
+    fn from(error: serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        let text = error.to_string();
+        let message = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
+        // It may quote what stands in the file.
+        let message = message.chars().take(400).flat_map(printable).collect();
+        Self::Syntax { line, column, message }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Architecture,
@@ -125,6 +143,13 @@ fn write(file: &impl Serialize) -> String {
     let compact =
         serde_json::to_string(file).expect("invariant: file types have string keys and no failing serialisers");
     pretty::pretty(&compact)
+}
+
+/// Escapes of control characters, all else as it is.
+fn printable(c: char) -> impl Iterator<Item = char> {
+    let escaped = c.is_control().then(|| c.escape_default());
+    let plain = if c.is_control() { None } else { Some(c) };
+    escaped.into_iter().flatten().chain(plain)
 }
 
 fn clip(text: &str) -> String {
@@ -244,20 +269,20 @@ mod tests {
         check(
             "\"num_classes\": 10",
             "\"num_classes\": -1",
-            "invalid value: integer `-1`, expected usize at line 6 column 19",
+            "line 6 column 19: invalid value: integer `-1`, expected usize",
         );
         check(
             "\"repeats\": 2",
             "\"repeat\": 2",
-            "unknown field `repeat`, expected one of `downsample`, `repeats`, `node_channels`, `cell`, `output` at line 12 column 14",
+            "line 12 column 14: unknown field `repeat`, expected one of `downsample`, `repeats`, `node_channels`, `cell`, `output`",
         );
         check("\"inputs\": [0, 1]", "\"inputs\": [0, 2]", "stages[0].cell: n2 does not exist");
         check("\"kernel\": 3", "\"kernel\": 4", "not a well-formed architecture: A3: stem 0: kernel 4 is not odd");
-        check("\"head\": {\"conv\": 128}", "\"head\": {}, \"head\": {}", "duplicate field `head` at line 21 column 20");
+        check("\"head\": {\"conv\": 128}", "\"head\": {}, \"head\": {}", "line 21 column 20: duplicate field `head`");
         check(
             "\"op\": \"sep3x3\"",
             "\"op\": \"pw1\"",
-            "unknown variant `pw1`, expected one of `conv1x1`, `conv3x3`, `conv5x5`, `sep3x3`, `sep5x5`, `sep7x7`, `dw3x3`, `dw5x5`, `dw7x7`, `maxpool3x3`, `avgpool3x3`, `identity` at line 15 column 29",
+            "line 15 column 29: unknown variant `pw1`, expected one of `conv1x1`, `conv3x3`, `conv5x5`, `sep3x3`, `sep5x5`, `sep7x7`, `dw3x3`, `dw5x5`, `dw7x7`, `maxpool3x3`, `avgpool3x3`, `identity`",
         );
     }
 
@@ -280,10 +305,7 @@ mod tests {
         check("\"name\": \"example\"", "\"name\": \"a b\"", "`a b` is no name: use letters, digits, `.`, `_` and `-`");
         let unknown = NETWORK.replace("\"channels\": 16", "\"channels\": 16, \"eps\": 1");
         assert!(
-            Network::from_json(&unknown)
-                .unwrap_err()
-                .to_string()
-                .starts_with("unknown field `eps`, expected `channels` at line 12")
+            Network::from_json(&unknown).unwrap_err().to_string().ends_with("unknown field `eps`, expected `channels`")
         );
     }
 }

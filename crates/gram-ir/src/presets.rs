@@ -207,6 +207,12 @@ mod tests {
         );
     }
 
+    /// AutoShrink's README says 384 M and 3.6 M.
+    #[test]
+    fn shrinkcnn_has_the_published_costs() {
+        assert_eq!(costs("shrinkcnn-a"), [383_677_672, 3_636_301, 3_618_641]);
+    }
+
     #[test]
     fn swiftnet_has_the_original_cells() {
         let Design::Architecture(architecture) = preset("swiftnet-vww", None, None).unwrap() else { panic!() };

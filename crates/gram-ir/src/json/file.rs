@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{FORMAT_VERSION, JsonError, clip};
-use crate::verify::network_with_input;
+use crate::verify::{is_name, network_with_input};
 use crate::{
     Activation, Architecture, Cell, CellError, CellNodeId, CellOp, CellOutput, Conv2d, Downsample, Head, Network,
-    NodeId, Op, Pool, Shape, Stage, StemLayer,
+    NetworkError, NodeId, Op, Pool, Shape, Stage, StemLayer,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -204,7 +204,10 @@ impl NetworkFile {
                 network.find(input).ok_or_else(missing)
             };
             let inputs: Vec<NodeId> = inputs.iter().map(find).collect::<Result<_, _>>()?;
-            let added = network.add(name, op.into_memory(), &inputs);
+            let added = match is_name(&name) {
+                true => network.add(name, op.into_memory(), &inputs),
+                false => Err(NetworkError::BadName { name: clip(&name) }),
+            };
             added.map_err(|source| JsonError::Node { index, source })?;
         }
         let missing = || JsonError::NoSuchNode { reader: "output".into(), name: clip(&self.output) };

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::line::{Line, TextError, check_length, digits, lines, node_number, square, window_and_channels};
+use crate::verify::is_name;
 use crate::{Activation, Conv2d, Network, Node, NodeId, Op, Pool, Shape};
 
 impl fmt::Display for Network {
@@ -137,7 +138,7 @@ fn node(network: &mut Network, mut line: Line<'_>) -> Result<(), TextError> {
     let mut attributes = Attributes { line, used: Vec::new() };
     let c_in = inputs.first().map_or(1, |&input| network.node(input).shape.c);
     let op = operator(kind, c_in, &mut attributes)?;
-    let name = attributes.value("name", |word| Some(word.to_owned()))?.unwrap_or_else(|| default_name(id));
+    let name = attributes.name()?.unwrap_or_else(|| default_name(id));
     attributes.end(kind)?;
     network.add(name, op, &inputs).map_err(|source| TextError::Network { line: number, source })?;
     Ok(())
@@ -175,7 +176,7 @@ fn sized_operator(kind: &str, c_in: usize, attributes: &mut Attributes<'_>) -> R
         return Ok(Op::Conv(attributes.conv(Conv2d::depthwise(c_in, kernel))?));
     }
     if let Some((kernel, c_out)) = window_and_channels(kind, "conv") {
-        let groups = attributes.value("groups", digits)?.unwrap_or(1);
+        let groups = attributes.number("groups")?.unwrap_or(1);
         return Ok(Op::Conv(attributes.conv(Conv2d { groups, ..Conv2d::new(c_in, c_out, kernel) })?));
     }
     if let Some(kernel) = window("maxpool") {
@@ -197,11 +198,25 @@ struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    fn value<T>(&mut self, key: &str, parse: impl FnOnce(&'a str) -> Option<T>) -> Result<Option<T>, TextError> {
+    fn number(&mut self, key: &str) -> Result<Option<usize>, TextError> {
+        self.value(key, "a number", digits)
+    }
+
+    fn name(&mut self) -> Result<Option<String>, TextError> {
+        let named = |word: &str| is_name(word).then(|| word.to_owned());
+        self.value("name", "letters, digits, `.`, `_` and `-`", named)
+    }
+
+    fn value<T>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        parse: impl FnOnce(&'a str) -> Option<T>,
+    ) -> Result<Option<T>, TextError> {
         let mut rest = self.line;
         while let Some(word) = rest.take() {
             let Some((_, value)) = word.split_once('=').filter(|&(other, _)| other == key) else { continue };
-            let value = parse(value).ok_or_else(|| self.line.unexpected(word, &format!("{key}= and a number")))?;
+            let value = parse(value).ok_or_else(|| self.line.unexpected(word, &format!("{key}= and {expected}")))?;
             self.used.push(word);
             return Ok(Some(value));
         }
@@ -221,17 +236,17 @@ impl<'a> Attributes<'a> {
 
     fn conv(&mut self, conv: Conv2d) -> Result<Conv2d, TextError> {
         Ok(Conv2d {
-            stride: self.value("stride", digits)?.unwrap_or(1),
-            padding: self.value("pad", digits)?.unwrap_or(conv.padding),
-            dilation: self.value("dilation", digits)?.unwrap_or(1),
+            stride: self.number("stride")?.unwrap_or(1),
+            padding: self.number("pad")?.unwrap_or(conv.padding),
+            dilation: self.number("dilation")?.unwrap_or(1),
             bias: self.flag("bias"),
             ..conv
         })
     }
 
     fn pool(&mut self, kernel: usize) -> Result<Pool, TextError> {
-        let stride = self.value("stride", digits)?.unwrap_or(1);
-        let padding = self.value("pad", digits)?.unwrap_or(default_pool_padding(kernel));
+        let stride = self.number("stride")?.unwrap_or(1);
+        let padding = self.number("pad")?.unwrap_or(default_pool_padding(kernel));
         Ok(Pool::new(kernel, stride, padding))
     }
 
@@ -309,7 +324,7 @@ output n14
         );
         check("linear/10", "linear/", &format!("line 14: `linear/`: expected {OPERATORS}"));
         check("name=fc", "name=stem.conv", "line 14: node `stem.conv` exists already");
-        check("name=fc", "name=", "line 14: `` is no node name: use letters, digits, `.`, `_` and `-`");
+        check("name=fc", "name=", "line 14: `name=`: expected name= and letters, digits, `.`, `_` and `-`");
         check("add n9 n9 n7", "add n9 n8", "line 11: node `n10`: add of 24x8x8 and 24x6x6: shapes must agree");
         check("output n14", "output n16", "line 17: `n16`: expected a node from n0 to n15");
         check("output n14\n", "", "the text ends without a line such as `output n7`");
