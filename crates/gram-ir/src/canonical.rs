@@ -110,8 +110,9 @@ impl Cell {
     /// The key that all relabellings of this cell's live part share, and no other cell has.
     ///
     /// # Complexity
-    /// Well under a millisecond for 30 nodes, symmetric ones too (bench `canonical`). Graphs built to defeat colour refinement can take
-    /// exponential time in theory; they need more nodes than a stage has.
+    /// Well under a millisecond for 30 nodes, symmetric ones too (bench `canonical`). No algorithm is known that is quick for all graphs;
+    /// the hard families of the tests (projective spaces, Cai–Fürer–Immerman pairs, unions of cycles, 255 nodes at most) take fewer than
+    /// `n²/2` refinements, each of which reads every edge a few times.
     pub fn canonical_key(&self) -> CanonicalKey {
         let mut bytes = vec![CELL_FORMAT];
         encode_cell(self, &mut bytes);

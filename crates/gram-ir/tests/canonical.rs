@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gram_ir::strategies::{arb_architecture, arb_cell, arb_live_cell};
+use gram_ir::strategies::{arb_architecture, arb_cell, arb_cell_with_ops, arb_live_cell};
 use gram_ir::{Activation, Architecture, Cell, CellNodeId, CellOp, CellOutput, Downsample, Head, StemLayer};
 use proptest::prelude::*;
 
@@ -32,6 +32,37 @@ fn labelling() -> impl Strategy<Value = (Vec<u32>, Vec<u16>)> {
     (prop::collection::vec(any::<u32>(), 40), prop::collection::vec(0..=3u16, 7))
 }
 
+/// The cells side by side on one input, a node of each in turn; `links` add edges between them.
+fn side_by_side(parts: &[Cell], links: &[(prop::sample::Index, prop::sample::Index)]) -> Cell {
+    let mut nodes: Vec<(CellNodeId, usize)> =
+        parts.iter().enumerate().flat_map(|(part, cell)| cell.ops().map(move |(id, _)| (id, part))).collect();
+    nodes.sort_unstable();
+    let place = |node| CellNodeId(nodes.iter().position(|&other| other == node).map_or(0, |i| i as u16 + 1));
+    let mut cell = Cell::new();
+    for &(id, part) in &nodes {
+        cell.add_node(place((id, part)), parts[part].op(id).unwrap()).unwrap();
+        for from in parts[part].predecessors(id) {
+            cell.add_edge(place((from, part)), place((id, part))).unwrap();
+        }
+    }
+    for (a, b) in links.iter().map(|(a, b)| (a.index(nodes.len() + 1) as u16, b.index(nodes.len() + 1) as u16)) {
+        if a != b {
+            cell.add_edge(CellNodeId(a.min(b)), CellNodeId(a.max(b))).unwrap();
+        }
+    }
+    cell
+}
+
+/// Copies of one or two small cells of equal operators, some with an edge between them: much symmetry, and some that is only apparent.
+fn arb_symmetric_cell() -> impl Strategy<Value = Cell> {
+    let part = || arb_cell_with_ops(3..=7, vec![CellOp::Sep3x3]);
+    let links = prop::collection::vec(any::<(prop::sample::Index, prop::sample::Index)>(), 0..=2);
+    (part(), part(), prop::collection::vec(prop::bool::weighted(0.2), 2..=6), links).prop_map(|(a, b, picks, links)| {
+        let parts: Vec<Cell> = picks.iter().map(|&second| if second { b.clone() } else { a.clone() }).collect();
+        side_by_side(&parts, &links)
+    })
+}
+
 proptest! {
     // K1 relabelled cells share the key and the form.
     #[test]
@@ -39,6 +70,12 @@ proptest! {
         let other = relabelled(&cell, &priorities, &gaps);
         prop_assert_eq!(other.canonical_key(), cell.canonical_key());
         prop_assert_eq!(other.canonical_form(), cell.canonical_form());
+    }
+
+    #[test]
+    fn relabelled_symmetric_cells_collide(cell in arb_symmetric_cell(), (priorities, gaps) in labelling()) {
+        let other = relabelled(&cell, &priorities, &gaps);
+        prop_assert_eq!(other.canonical_key(), cell.canonical_key());
     }
 
     // K2 the form is the live part, is its own form and has the same key.
