@@ -59,6 +59,9 @@ struct Header {
     history: Vec<EpochReport>,
 }
 
+/// Shape and elements of a tensor.
+type Stored = (Vec<usize>, Vec<f32>);
+
 /// The state of a training between two epochs.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Checkpoint {
@@ -67,8 +70,7 @@ pub(crate) struct Checkpoint {
     pub(crate) n_steps: u64,
     pub(crate) n_updates: u64,
     pub(crate) history: Vec<EpochReport>,
-    /// Shapes and elements by name.
-    pub(crate) tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    pub(crate) tensors: BTreeMap<String, Stored>,
 }
 
 /// Why a checkpoint cannot be used or written.
@@ -204,7 +206,7 @@ fn read_header(text: &str) -> Result<Header, CheckpointProblem> {
     }
 }
 
-fn read_tensor((name, view): (&str, TensorView<'_>)) -> Result<(String, (Vec<usize>, Vec<f32>)), CheckpointProblem> {
+fn read_tensor((name, view): (&str, TensorView<'_>)) -> Result<(String, Stored), CheckpointProblem> {
     if view.dtype() != Dtype::F32 {
         let problem = format!("is {:?} instead of F32", view.dtype());
         return Err(CheckpointProblem::Tensor { name: name.into(), problem });

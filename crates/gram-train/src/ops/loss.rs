@@ -1,7 +1,7 @@
 //! The training loss.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, bail};
 
 use super::access::{by_dtype, dense, storage, tensor, values};
 use crate::kernels::loss::CrossEntropy;
@@ -46,7 +46,7 @@ impl CustomOp1 for LossOp {
 
     fn bwd(&self, logits: &Tensor, _: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
         by_dtype!(logits.dtype(), "cross-entropy", T => {
-            let g = f64::from(g.to_scalar::<T>()?);
+            let g = g.to_scalar::<T>()?.to_f64();
             Ok(Some(tensor(self.0.backward::<T>(&values(logits)?, g), logits.shape())?))
         })
     }

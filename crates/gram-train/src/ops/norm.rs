@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail};
 use gram_ir::{Activation, BATCH_NORM_EPS};
 
 use super::access::{by_dtype, dense, storage, tensor, values};
@@ -65,7 +65,7 @@ pub fn batch_norm_fixed(
         bail!("batch norm: mean {:?} and variance {:?} for scale {:?}", mean.dims(), var.dims(), scale.dims());
     }
     let numbers = |t: &Tensor| -> Result<Vec<f64>> {
-        by_dtype!(t.dtype(), "batch norm", T => Ok(values::<T>(t)?.iter().map(|&v| f64::from(v)).collect()))
+        by_dtype!(t.dtype(), "batch norm", T => Ok(values::<T>(t)?.iter().map(|v| v.to_f64()).collect()))
     };
     let moments = Moments { mean: numbers(mean)?, var: numbers(var)?, count: norm.n * norm.pixels };
     x.apply_op3(scale, shift, NormOp { norm, moments: Arc::new(OnceLock::from(moments)), batch: false })

@@ -1,0 +1,251 @@
+//! Training end to end on small made-up images.
+//!
+//! T1 the same seed gives the same bits, for any number of threads; T2 an interrupted training goes on to the same bits; T3 divergence is a
+//! result; T4 what does not fit is an error that names it; T5 something is learnt.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use gram_data::{Augmentation, ImageSet, ImageShape, Normalisation};
+use gram_ir::{
+    Activation, Architecture, Cell, CellNodeId, CellOp, CellOutput, Downsample, Head, Network, Shape, Stage, StemLayer,
+};
+use gram_train::{
+    Control, EpochReport, Optimizer, Outcome, TrainConfig, TrainData, TrainError, TrainOptions, Trained, evaluate,
+    predict, train, weights_digest,
+};
+
+/// A cell with every kind of operator, two stages, residual and projected.
+fn network() -> Network {
+    let mut cell = Cell::new();
+    let ops = [CellOp::Sep3x3, CellOp::Conv1x1, CellOp::MaxPool3x3, CellOp::AvgPool3x3, CellOp::Conv3x3];
+    for (i, op) in ops.into_iter().enumerate() {
+        let id = CellNodeId(i as u16 + 1);
+        cell.add_node(id, op).unwrap();
+        for from in 0..=i {
+            cell.add_edge(CellNodeId(from as u16), id).unwrap();
+        }
+    }
+    let output = CellOutput { project: Some(6), residual: true, linear_leaves: false, activation: true };
+    let stage = |downsample| Stage { cell: cell.clone(), repeats: 1, node_channels: 4, downsample, output };
+    let architecture = Architecture {
+        name: "small".into(),
+        input: Shape::chw(1, 7, 7),
+        num_classes: 3,
+        activation: Activation::Relu,
+        stem: vec![StemLayer::Conv { channels: 6, kernel: 3, stride: 1 }],
+        stages: vec![stage(Downsample::None), stage(Downsample::Maxpool2)],
+        head: Head { conv: None },
+    };
+    architecture.lower().unwrap()
+}
+
+/// Noisy images of three classes: bright rows on top, in the middle, below.
+fn images(n: usize, seed: u64) -> ImageSet {
+    let noise = gram_ir::Tensor::arbitrary(&[n, 7, 7], seed);
+    let labels: Vec<u32> = (0..n).map(|i| i as u32 % 3).collect();
+    let pixel = |(i, noise): (usize, &f64)| {
+        let (image, row) = (i / 49, i % 49 / 7);
+        let bright = row / 2 == labels[image] as usize;
+        (100.0 + 60.0 * noise + if bright { 60.0 } else { 0.0 }) as u8
+    };
+    let pixels = noise.data().iter().enumerate().map(pixel).collect();
+    ImageSet::new(ImageShape::new(1, 7, 7), pixels, labels).unwrap()
+}
+
+fn config() -> TrainConfig {
+    TrainConfig {
+        epochs: 4,
+        batch_size: 16,
+        augmentation: Augmentation { pad: 1, flip: true },
+        ema_decay: Some(0.9),
+        ..TrainConfig::default()
+    }
+}
+
+struct Case {
+    train: ImageSet,
+    validation: ImageSet,
+    normalisation: Normalisation,
+    config: TrainConfig,
+    seed: u64,
+}
+
+impl Case {
+    fn new(config: TrainConfig) -> Self {
+        let train = images(70, 1);
+        let normalisation = Normalisation::of(&train);
+        Self { train, validation: images(30, 2), normalisation, config, seed: 7 }
+    }
+
+    fn run(&self, with: With<'_>) -> Result<Outcome, TrainError> {
+        self.observed(&mut |_| Control::Continue, with)
+    }
+
+    fn observed(&self, observer: &mut Observer<'_>, with: With<'_>) -> Result<Outcome, TrainError> {
+        let data =
+            TrainData { train: &self.train, validation: Some(&self.validation), normalisation: &self.normalisation };
+        let options = TrainOptions {
+            n_threads: with.n_threads,
+            observer,
+            interrupt: with.interrupt,
+            checkpoint: with.checkpoint,
+            evaluate_every: with.evaluate_every,
+        };
+        train(&network(), &data, &self.config, self.seed, options)
+    }
+
+    #[track_caller]
+    fn trained(&self, with: With<'_>) -> Trained {
+        match self.run(with).unwrap() {
+            Outcome::Trained(trained) => trained,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+type Observer<'a> = dyn FnMut(&EpochReport) -> Control + Send + 'a;
+
+/// Options but for the observer.
+#[derive(Clone, Copy)]
+struct With<'a> {
+    n_threads: Option<usize>,
+    interrupt: Option<&'a AtomicBool>,
+    checkpoint: Option<&'a Path>,
+    evaluate_every: usize,
+}
+
+const PLAIN: With<'static> = With { n_threads: Some(1), interrupt: None, checkpoint: None, evaluate_every: 1 };
+
+#[test]
+fn threads_and_runs_do_not_change_a_bit() {
+    for config in
+        [config(), TrainConfig { optimizer: Optimizer::adamw(), ema_decay: None, learning_rate: 0.01, ..config() }]
+    {
+        let case = Case::new(config);
+        let first = case.trained(PLAIN);
+        for n_threads in [1, 2, 5] {
+            assert_eq!(case.trained(With { n_threads: Some(n_threads), ..PLAIN }), first); // T1
+        }
+        let other = Case { seed: 8, ..case }.trained(PLAIN);
+        assert_ne!(weights_digest(&other.weights), weights_digest(&first.weights));
+    }
+}
+
+#[test]
+fn something_is_learnt() {
+    let case = Case::new(TrainConfig { epochs: 12, ..config() });
+    let trained = case.trained(PLAIN);
+    let last = trained.history.last().unwrap();
+    assert!(last.validation_top1.unwrap() > 0.9, "{last:?}"); // T5
+    let evaluation = evaluate(&network(), &trained.weights, &case.validation, &case.normalisation, 7).unwrap();
+    assert_eq!((evaluation.n, Some(evaluation.top1), evaluation.top5), (30, last.validation_top1, 1.0));
+    assert!(evaluation.loss > 0.0 && evaluation.loss < 1.0, "{evaluation:?}");
+    let mut pixels = vec![0.0; 2 * 49];
+    for (i, pixels) in pixels.chunks_exact_mut(49).enumerate() {
+        case.normalisation.apply(case.validation.image(i), pixels);
+    }
+    let scores = predict(&network(), &trained.weights, &pixels).unwrap();
+    let reference = gram_ir::reference::run(
+        &network(),
+        &trained.weights,
+        &gram_ir::Tensor::new(vec![2, 1, 7, 7], pixels.iter().map(|&p| f64::from(p)).collect()).unwrap(),
+    );
+    for (got, expected) in scores.concat().iter().zip(reference.unwrap().data()) {
+        assert!((f64::from(*got) - expected).abs() < 1e-4, "{got} instead of {expected}");
+    }
+}
+
+#[test]
+fn interrupted_trainings_go_on_to_the_same_bits() {
+    for config in
+        [config(), TrainConfig { optimizer: Optimizer::adamw(), ema_decay: None, learning_rate: 0.01, ..config() }]
+    {
+        let case = Case::new(config);
+        let straight = case.trained(PLAIN);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
+        let with = With { checkpoint: Some(&path), ..PLAIN };
+        let run = |observer: &mut Observer<'_>| case.observed(observer, with).unwrap();
+        let outcome = run(&mut |report| if report.epoch == 2 { Control::Stop } else { Control::Continue });
+        assert_eq!(outcome, Outcome::Interrupted { epoch: 2 });
+        let mut seen = Vec::new();
+        let outcome = run(&mut |report| {
+            seen.push(report.epoch);
+            Control::Continue
+        });
+        assert_eq!(outcome, Outcome::Trained(straight.clone())); // T2
+        assert_eq!(seen, [3, 4]);
+        // Once more: nothing is left to do.
+        let outcome = run(&mut |report| panic!("{report:?}"));
+        assert_eq!(outcome, Outcome::Trained(straight));
+    }
+}
+
+#[test]
+fn the_interrupt_flag_stops_before_the_next_step() {
+    let raised = AtomicBool::new(true);
+    let outcome = Case::new(config()).run(With { interrupt: Some(&raised), ..PLAIN }).unwrap();
+    assert_eq!(outcome, Outcome::Interrupted { epoch: 0 });
+}
+
+#[test]
+fn checkpoints_of_other_trainings_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let case = Case::new(TrainConfig { epochs: 1, warmup_epochs: 0, ..config() });
+    let with = With { checkpoint: Some(&path), ..PLAIN };
+    case.trained(with);
+    let refused = |case: &Case, reason: &str| {
+        let error = case.run(with).unwrap_err().to_string();
+        assert!(error.contains(reason) && error.contains("checkpoint.safetensors"), "{error}");
+    };
+    refused(&Case { seed: 8, ..Case::new(case.config.clone()) }, "another seed");
+    refused(&Case::new(TrainConfig { epochs: 2, ..case.config.clone() }), "another configuration");
+    refused(&Case { train: images(60, 1), ..Case::new(case.config.clone()) }, "other images");
+    std::fs::write(&path, b"{}").unwrap();
+    refused(&case, "no intact safetensors file"); // T4
+}
+
+#[test]
+fn divergence_is_a_result() {
+    let case = Case::new(TrainConfig { learning_rate: 1e30, warmup_epochs: 0, ..config() });
+    let outcome = case.run(PLAIN).unwrap();
+    assert!(matches!(outcome, Outcome::Diverged { epoch: 1, .. }), "{outcome:?}"); // T3
+}
+
+#[test]
+fn validation_is_taken_when_it_is_due() {
+    let case = Case::new(config());
+    let taken = |every: usize| -> Vec<bool> {
+        let history = case.trained(With { evaluate_every: every, ..PLAIN }).history;
+        history.iter().map(|report| report.validation_top1.is_some()).collect()
+    };
+    assert_eq!(taken(1), [true; 4]);
+    assert_eq!(taken(3), [false, false, true, true]);
+    assert_eq!(taken(0), [false, false, false, true]);
+}
+
+#[track_caller]
+fn refused(case: &Case, with: With<'_>, reason: &str) {
+    let error = case.run(with).unwrap_err().to_string();
+    assert!(error.contains(reason), "{error}"); // T4
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let case = || Case::new(config());
+    refused(&case(), With { n_threads: Some(0), ..PLAIN }, "n_threads is 0");
+    refused(&Case { config: TrainConfig { epochs: 0, ..config() }, ..case() }, PLAIN, "epochs is 0");
+    let wide = ImageSet::new(ImageShape::new(1, 7, 8), vec![0; 56], vec![0]).unwrap();
+    refused(&Case { train: wide, ..case() }, PLAIN, "the network takes images of 1x7x7, the training images are 1x7x8");
+    refused(&Case { validation: images(3, 1).select(&[]), ..case() }, PLAIN, "no validation images");
+    let labelled = ImageSet::new(ImageShape::new(1, 7, 7), vec![0; 49], vec![3]).unwrap();
+    refused(&Case { train: labelled, ..case() }, PLAIN, "label 3, the network has 3 classes");
+    let padded = TrainConfig { augmentation: Augmentation { pad: 9, flip: false }, ..config() };
+    refused(&Case { config: padded, ..case() }, PLAIN, "pad");
+    let error = predict(&network(), &gram_ir::Weights::new(), &[0.0; 48]).unwrap_err();
+    assert!(error.to_string().contains("48 values"), "{error}");
+    let error = predict(&network(), &gram_ir::Weights::new(), &[0.0; 49]).unwrap_err();
+    assert!(error.to_string().contains("is missing"), "{error}");
+}
