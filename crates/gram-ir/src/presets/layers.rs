@@ -66,6 +66,10 @@ impl Layers {
         let pool = self.add("head.pool", Op::GlobalAvgPool, &[input])?;
         let linear = Op::Linear { c_in: self.channels(pool), c_out: num_classes, bias: true };
         let output = self.add("head.classifier", linear, &[pool])?;
+        self.finish(output)
+    }
+
+    pub(super) fn finish(mut self, output: NodeId) -> Result<Network, NetworkError> {
         self.network.set_output(output)?;
         Ok(self.network)
     }

@@ -17,11 +17,12 @@ pub(super) fn build(
 ) -> Result<NodeId, NetworkError> {
     let channels = vertex_channels(cell, c_out);
     let split = split_vertices(cell, &channels);
-    let mut module = Module { layers, cell, input, channels, split, values: vec![Value::default(); cell.n_vertices()] };
+    let values = vec![Value::default(); cell.n_vertices()];
+    let mut module = Module { layers, name, cell, input, channels, split, values };
     for vertex in 1..cell.n_vertices() - 1 {
         module.vertex(&format!("{name}.v{vertex}"), vertex)?;
     }
-    module.output(name)
+    module.output()
 }
 
 /// Channels of each vertex: the output's are shared out among its interior sources, the first ones getting one more where that does not
@@ -71,6 +72,7 @@ enum Part {
 
 struct Module<'a> {
     layers: &'a mut Layers,
+    name: &'a str,
     cell: &'a NasBench101Cell,
     input: NodeId,
     channels: Vec<usize>,
@@ -99,8 +101,7 @@ impl Module<'_> {
             };
             *slot = self.operator(&format!("{name}.{suffix}"), op, size, input)?;
         }
-        let whole = self.layers.concat(&format!("{name}.concat"), &parts)?;
-        self.values[vertex] = Value { whole: Some(whole), parts: Some(parts) };
+        self.values[vertex].parts = Some(parts);
         Ok(())
     }
 
@@ -126,7 +127,7 @@ impl Module<'_> {
         let mut terms = Vec::new();
         for from in (1..vertex).filter(|&from| self.cell.has_edge(from, vertex)) {
             let part = if self.channels[from] > channels { Part::AllButLast } else { part };
-            terms.push(self.read(from, part));
+            terms.push(self.read(from, part)?);
         }
         if self.cell.has_edge(0, vertex) {
             let size = match part {
@@ -139,23 +140,31 @@ impl Module<'_> {
         self.layers.sum(name, &terms)
     }
 
-    fn read(&self, vertex: usize, part: Part) -> NodeId {
+    /// The node that gives these channels of a vertex; split vertices are put together when somebody reads them whole.
+    fn read(&mut self, vertex: usize, part: Part) -> Result<NodeId, NetworkError> {
+        const BUILT: &str = "invariant: vertices are built in order, and split where a part of them is read";
         let Value { whole, parts } = self.values[vertex];
-        let found = match part {
-            Part::Whole => whole,
-            Part::AllButLast => parts.map(|[most, _]| most),
-            Part::Last => parts.map(|[_, last]| last),
-        };
-        found.expect("invariant: vertices are built in order, and split where a part of them is read")
+        match (part, whole) {
+            (Part::Whole, Some(whole)) => Ok(whole),
+            (Part::Whole, None) => {
+                let whole = self.layers.concat(&format!("{}.v{vertex}.concat", self.name), &parts.expect(BUILT))?;
+                self.values[vertex].whole = Some(whole);
+                Ok(whole)
+            }
+            (Part::AllButLast, _) => Ok(parts.expect(BUILT)[0]),
+            (Part::Last, _) => Ok(parts.expect(BUILT)[1]),
+        }
     }
 
-    fn output(&mut self, name: &str) -> Result<NodeId, NetworkError> {
-        let last = self.cell.n_vertices() - 1;
-        let sources: Vec<NodeId> =
-            (1..last).filter(|&from| self.cell.has_edge(from, last)).map(|from| self.read(from, Part::Whole)).collect();
+    fn output(&mut self) -> Result<NodeId, NetworkError> {
+        let (name, last) = (self.name, self.cell.n_vertices() - 1);
+        let mut leaves = Vec::new();
+        for from in (1..last).filter(|&from| self.cell.has_edge(from, last)) {
+            leaves.push(self.read(from, Part::Whole)?);
+        }
         let mut terms = Vec::new();
-        if !sources.is_empty() {
-            terms.push(self.layers.concat(&format!("{name}.concat"), &sources)?);
+        if !leaves.is_empty() {
+            terms.push(self.layers.concat(&format!("{name}.concat"), &leaves)?);
         }
         if self.cell.has_edge(0, last) {
             terms.push(self.conv(&format!("{name}.projection"), 1, self.channels[last], self.input)?);
@@ -167,7 +176,7 @@ impl Module<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Op, Shape};
+    use crate::{Network, Op, Shape, Tensor, Weights, reference};
 
     fn channels(text: &str, c_out: usize) -> (Vec<usize>, Vec<bool>) {
         let cell: NasBench101Cell = text.parse().unwrap();
@@ -198,5 +207,98 @@ mod tests {
         let op = |name: &str| network.node(network.find(&format!("stacks.0.modules.0.{name}")).unwrap()).op;
         assert_eq!(op("v1.most.conv"), Op::Conv(Conv2d::new(43, 42, 3)), "reads the whole projection");
         assert_eq!(op("v1.last.conv"), Op::Conv(Conv2d::new(43, 1, 3)));
+    }
+
+    /// The first `channels` channels of one image.
+    fn truncated(tensor: &Tensor, channels: usize) -> Tensor {
+        let &[_, _, h, w] = tensor.shape() else { panic!("one image") };
+        Tensor::new(vec![1, channels, h, w], tensor.data()[..channels * h * w].to_vec()).unwrap()
+    }
+
+    /// Runs what `add` adds to a network of the tensor's shape, with those of `weights` that it needs.
+    fn run(tensor: &Tensor, weights: &Weights, add: impl FnOnce(&mut Layers, NodeId) -> NodeId) -> Tensor {
+        let &[_, c, h, w] = tensor.shape() else { panic!("one image") };
+        let mut layers = Layers::new(Shape::chw(c, h, w)).unwrap();
+        let input = layers.input();
+        let output = add(&mut layers, input);
+        let network = layers.finish(output).unwrap();
+        let mut own = Weights::new();
+        for spec in network.tensors() {
+            own.insert(spec.name.clone(), weights.get(&spec.name).unwrap().clone());
+        }
+        reference::run(&network, &own, tensor).unwrap()
+    }
+
+    /// Convolution, norm and ReLU under `name`, or under the names of its two parts one after the other.
+    fn conv(tensor: &Tensor, weights: &Weights, names: [String; 3], kernel: usize, c_out: usize) -> Tensor {
+        let one = |name: &str, c_out| {
+            let conv = Conv2d::new(tensor.shape()[1], c_out, kernel);
+            run(tensor, weights, |layers, input| layers.conv_bn_act(name, conv, Activation::Relu, input).unwrap())
+        };
+        let [whole, most, last] = names;
+        if weights.get(&format!("{whole}.weight")).is_ok() {
+            return one(&whole, c_out);
+        }
+        let (most, last) = (one(&most, c_out - 1), one(&last, 1));
+        let data = [most.data(), last.data()].concat();
+        Tensor::new(vec![1, c_out, tensor.shape()[2], tensor.shape()[3]], data).unwrap()
+    }
+
+    fn add(sum: Option<Tensor>, term: Tensor) -> Option<Tensor> {
+        let Some(mut sum) = sum else { return Some(term) };
+        sum.data_mut().iter_mut().zip(term.data()).for_each(|(sum, term)| *sum += term);
+        Some(sum)
+    }
+
+    /// The concatenated leaves of a module named `m`, with truncation as the benchmark has it.
+    fn slow_module(cell: &NasBench101Cell, channels: &[usize], weights: &Weights, image: &Tensor) -> Vec<f64> {
+        let last = channels.len() - 1;
+        let mut values = vec![image.clone()];
+        for (vertex, &c_out) in channels.iter().enumerate().take(last).skip(1) {
+            let name = format!("m.v{vertex}");
+            let names = |suffix: &str| ["", ".most", ".last"].map(|part| format!("{name}{part}.{suffix}"));
+            let mut sum = None;
+            for from in (1..vertex).filter(|&from| cell.has_edge(from, vertex)) {
+                sum = add(sum, truncated(&values[from], c_out));
+            }
+            if cell.has_edge(0, vertex) {
+                sum = add(sum, conv(image, weights, names("in_projection"), 1, c_out));
+            }
+            let sum = sum.unwrap();
+            values.push(match cell.op(vertex) {
+                NasBench101Op::Conv1x1 => conv(&sum, weights, names("conv"), 1, c_out),
+                NasBench101Op::Conv3x3 => conv(&sum, weights, names("conv"), 3, c_out),
+                NasBench101Op::MaxPool3x3 => {
+                    run(&sum, weights, |layers, input| layers.max_pool("pool", Pool::new(3, 1, 1), input).unwrap())
+                }
+            });
+        }
+        let leaves = (1..last).filter(|&from| cell.has_edge(from, last));
+        leaves.flat_map(|from| values[from].data().to_vec()).collect()
+    }
+
+    /// Computing a vertex in two parts gives what truncating it gives.
+    #[test]
+    fn parts_compute_what_truncation_computes() {
+        let cells = [
+            "0110000/0010000/0001110/0000001/0000001/0000001/0000000:\
+             conv3x3-bn-relu;maxpool3x3;conv1x1-bn-relu;conv3x3-bn-relu;conv1x1-bn-relu",
+            "0100000/0011000/0001110/0000001/0000001/0000001/0000000:\
+             conv3x3-bn-relu;conv1x1-bn-relu;maxpool3x3;conv3x3-bn-relu;maxpool3x3",
+            "011100/001000/000110/000011/000001/000000:maxpool3x3;maxpool3x3;maxpool3x3;conv1x1-bn-relu",
+        ];
+        for (i, text) in cells.into_iter().enumerate() {
+            let cell: NasBench101Cell = text.parse().unwrap();
+            let mut layers = Layers::new(Shape::chw(4, 5, 6)).unwrap();
+            let input = layers.input();
+            let tip = build(&mut layers, "m", &cell, 5, input).unwrap();
+            let network: Network = layers.finish(tip).unwrap();
+            assert!(network.nodes().iter().any(|node| node.name.contains(".most.")), "cell {i} has a split vertex");
+            let (weights, image) = (Weights::arbitrary(&network, 1), Tensor::arbitrary(&[1, 4, 5, 6], 2));
+            let fast = reference::run(&network, &weights, &image).unwrap();
+            let slow = slow_module(&cell, &vertex_channels(&cell, 5), &weights, &image);
+            assert_eq!(fast.data().len(), slow.len());
+            assert!(fast.data().iter().zip(&slow).all(|(a, b)| (a - b).abs() < 1e-9), "cell {i}");
+        }
     }
 }
