@@ -1,1 +1,34 @@
-//! Part of GRAM.
+//! Structure-level pruning: from edge weights to the networks that keep hard limits, without any training.
+//!
+//! Each stage of a search space comes with a belief in every edge of its complete DAG. Light edges are redundant; what is left above a
+//! threshold is a cell. [`prune`] enumerates the thresholds of every stage, computes the exact cost of each cell, and joins the stages to
+//! the networks that no other beats in retained weight, MACs and params at once, all within the limits.
+//!
+//! The crate knows neither meta-graph nor study: it takes operators and weights. It never trains, measures, draws or reads files.
+//!
+//! # Example
+//! ```
+//! use gram_ir::{CellNodeId, CellOp, EdgeMap, Limits, Macs, Shape, space_preset};
+//! use gram_prune::{PrunableStage, prune};
+//!
+//! let space = space_preset("swiftnet-small").ok_or("there is such a space")?;
+//! let ops = [CellOp::Conv1x1, CellOp::Sep3x3].repeat(4);
+//! let weights = EdgeMap::from_fn(8, |from, to| if to.0 - from.0 == 1 { 0.9 } else { 0.3 });
+//! let stages = [PrunableStage { ops: &ops[..7], weights: &weights }; 2];
+//!
+//! let limits = Limits { max_macs: Some(Macs(400_000)), max_params: None };
+//! let pruned = prune(&space, Shape::chw(1, 8, 8), 10, &stages, &limits)?;
+//! assert_eq!(pruned.best.architecture.stages[0].cell.predecessors(CellNodeId(7)), [CellNodeId(6)]);
+//! assert!(pruned.front.iter().all(|candidate| limits.allow(&candidate.cost)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod candidates;
+mod costs;
+mod error;
+mod merge;
+mod pareto;
+mod prune;
+
+pub use error::PruneError;
+pub use prune::{Candidate, PrunableStage, Pruned, prune};
