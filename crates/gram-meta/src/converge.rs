@@ -13,7 +13,7 @@ use crate::{MetaConfig, MetaGraph, MetaStage};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Converged {
-    /// The mean entropy of the edges is at most `entropy_stop_bits`.
+    /// The mean entropy of the edges has fallen to `entropy_stop_bits`.
     Entropy,
     /// The pruned child is unchanged for `stable_rounds` rounds and the weights hardly move.
     Stable,
@@ -34,7 +34,7 @@ impl fmt::Display for Converged {
 /// State of the convergence test after a round.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Convergence {
-    /// Mean binary entropy of the edges whose source can still be live, in bits.
+    /// Mean entropy of an edge in bits, see [`MetaGraph::entropy_bits`].
     pub entropy_bits: f64,
     /// Moving average (0.9) of the largest change of a weight per round.
     pub change_average: f64,
@@ -49,23 +49,28 @@ const KEEP: f64 = 0.9;
 
 /// Watches the rounds of one search. `K` identifies a pruned child, its canonical key say.
 ///
+/// The entropy test counts only once the entropy has been at least twice as far above its floor, the entropy of ε, as the threshold is. A
+/// prior over many nodes, or one thinned for tight limits, may begin below the threshold, which proves no commitment.
+///
 /// # Source
-/// ALGORITHMS 1.5, convergence test \[ours\].
+/// ALGORITHMS 1.5, convergence test \[ours\]; the condition on the entropy's fall is ours as well.
 #[derive(Clone, Debug)]
 pub struct ConvergenceTest<K> {
     n_rounds: usize,
+    /// Largest entropy so far, in bits.
+    peak_bits: f64,
     change_average: Option<f64>,
     pruned: Option<K>,
     unchanged_rounds: usize,
 }
 
-impl<K> Default for ConvergenceTest<K> {
-    fn default() -> Self {
-        Self { n_rounds: 0, change_average: None, pruned: None, unchanged_rounds: 0 }
-    }
-}
-
 impl<K: PartialEq> ConvergenceTest<K> {
+    /// Starts watching a search that begins with `meta`.
+    pub fn new(meta: &MetaGraph) -> Self {
+        let peak_bits = meta.entropy_bits();
+        Self { n_rounds: 0, peak_bits, change_average: None, pruned: None, unchanged_rounds: 0 }
+    }
+
     /// Takes note of a round: the meta-graph after it, the largest change of a weight in it, and what pruning the meta-graph to the limits
     /// would give now (`None` where nothing is pruned; the stability test never fires then).
     pub fn observe(&mut self, meta: &MetaGraph, max_change: f64, pruned: Option<K>) -> Convergence {
@@ -76,12 +81,15 @@ impl<K: PartialEq> ConvergenceTest<K> {
         self.unchanged_rounds = if same { self.unchanged_rounds + 1 } else { 0 };
         self.pruned = pruned;
         let entropy_bits = meta.entropy_bits();
+        self.peak_bits = self.peak_bits.max(entropy_bits);
         let converged = self.fired(meta.config(), entropy_bits, change_average);
         Convergence { entropy_bits, change_average, unchanged_rounds: self.unchanged_rounds, converged }
     }
 
     fn fired(&self, config: &MetaConfig, entropy_bits: f64, change_average: f64) -> Option<Converged> {
-        if entropy_bits <= config.entropy_stop_bits {
+        let floor = binary_entropy_bits(config.epsilon);
+        let has_fallen = self.peak_bits - floor >= 2.0 * (config.entropy_stop_bits - floor);
+        if entropy_bits <= config.entropy_stop_bits && has_fallen {
             Some(Converged::Entropy)
         } else if self.unchanged_rounds >= config.stable_rounds && change_average < config.stable_change {
             Some(Converged::Stable)
@@ -92,35 +100,31 @@ impl<K: PartialEq> ConvergenceTest<K> {
 }
 
 impl MetaGraph {
-    /// Mean binary entropy, in bits, of the edges whose source is live-able.
+    /// Mean binary entropy of the edges, in bits, each weighted by how likely its source is live.
     ///
-    /// Node 0 is live-able, and so is a node with an edge of weight above ε from a live-able one. Other nodes are reached by the floor ε
-    /// alone; their out-edges are hardly ever taught and would keep their prior's entropy for ever.
+    /// Edges out of nodes that are hardly ever reached are hardly ever taught and would keep their prior's entropy for ever; the
+    /// weighting leaves them out smoothly. That a node is live has probability `1 − Π (1 − P(i)·w_ij)`, sources taken as independent.
     pub fn entropy_bits(&self) -> f64 {
-        let (mut sum, mut n_edges) = (0.0, 0_usize);
+        let (mut sum, mut total) = (0.0, 0.0);
         for stage in &self.stages {
-            let live_able = live_able(stage, self.config.epsilon);
+            let live = live_probabilities(stage);
             for (from, _, &weight) in stage.weights.iter() {
-                if live_able[from.index()] {
-                    sum += binary_entropy_bits(weight);
-                    n_edges += 1;
-                }
+                sum += live[from.index()] * binary_entropy_bits(weight);
+                total += live[from.index()];
             }
         }
-        sum / n_edges as f64
+        sum / total
     }
 }
 
-fn live_able(stage: &MetaStage, epsilon: f64) -> Vec<bool> {
-    let mut live_able = vec![false; stage.n_nodes()];
-    live_able[CellNodeId::INPUT.index()] = true;
-    // Ordered by target, so a source is decided before its out-edges are met.
+fn live_probabilities(stage: &MetaStage) -> Vec<f64> {
+    let mut dead = vec![1.0; stage.n_nodes()];
+    dead[CellNodeId::INPUT.index()] = 0.0;
+    // Ordered by target, so a source is done before its out-edges are met.
     for (from, to, &weight) in stage.weights.iter() {
-        if weight > epsilon && live_able[from.index()] {
-            live_able[to.index()] = true;
-        }
+        dead[to.index()] *= 1.0 - (1.0 - dead[from.index()]) * weight;
     }
-    live_able
+    dead.into_iter().map(|dead| 1.0 - dead).collect()
 }
 
 fn binary_entropy_bits(p: f64) -> f64 {
@@ -143,26 +147,45 @@ mod tests {
     }
 
     #[test]
-    fn edges_out_of_unreachable_nodes_do_not_count() {
+    fn edges_out_of_nodes_that_are_hardly_reached_hardly_count() {
         let mut meta = meta(&[3]);
-        // (0,1) at the floor: node 1 is not live-able, so (1,2) at 0.5 is left out.
+        // (0,1) at the floor: node 1 is live with probability 0.02, so (1,2) at 0.5 counts 0.02.
         meta.stages[0].weights.values_mut().copy_from_slice(&[0.02, 0.98, 0.5]);
-        assert!(meta.entropy_bits() < 0.15);
+        let floor = binary_entropy_bits(0.02);
+        assert!((meta.entropy_bits() - (2.0 * floor + 0.02) / 2.02).abs() < 1e-12);
     }
 
     #[test]
     fn entropy_fires_first() {
         let mut meta = meta(&[4]);
-        let mut test = ConvergenceTest::<u8>::default();
+        let mut test = ConvergenceTest::<u8>::new(&meta);
         assert_eq!(test.observe(&meta, 0.1, None).converged, None);
         meta.stages[0].weights.values_mut().fill(0.02);
         assert_eq!(test.observe(&meta, 0.1, None).converged, Some(Converged::Entropy));
     }
 
     #[test]
+    fn a_prior_below_the_threshold_proves_nothing() {
+        // The prior of 128 nodes has less than 0.20 bits per edge already.
+        let mut large = meta(&[128]);
+        assert!(large.entropy_bits() < 0.20);
+        let mut test = ConvergenceTest::<u8>::new(&large);
+        assert_eq!(test.observe(&large, 0.1, None).converged, None);
+        large.thin(0.0);
+        assert_eq!(test.observe(&large, 0.1, None).converged, None);
+        // Once it has learnt something it may commit.
+        large.stages[0].weights.values_mut().fill(0.5);
+        assert_eq!(test.observe(&large, 0.1, None).converged, None);
+        large.stages[0].weights.values_mut().fill(0.02);
+        assert_eq!(test.observe(&large, 0.1, None).converged, Some(Converged::Entropy));
+        let usual = ConvergenceTest::<u8>::new(&meta(&[30]));
+        assert!(usual.peak_bits > 0.3, "30 nodes begin far enough above");
+    }
+
+    #[test]
     fn stability_needs_both_the_pruned_child_and_small_changes() {
         let meta = meta(&[4]);
-        let mut test = ConvergenceTest::default();
+        let mut test = ConvergenceTest::new(&meta);
         test.observe(&meta, 0.001, Some(1));
         for round in 1..10 {
             let state = test.observe(&meta, 0.001, Some(1));
@@ -170,17 +193,17 @@ mod tests {
         }
         assert_eq!(test.observe(&meta, 0.001, Some(1)).converged, Some(Converged::Stable));
         assert_eq!(test.observe(&meta, 0.001, Some(2)).unchanged_rounds, 0);
-        let mut restless = ConvergenceTest::default();
+        let mut restless = ConvergenceTest::new(&meta);
         let fired: Vec<_> = (0..30).filter_map(|_| restless.observe(&meta, 0.02, Some(1)).converged).collect();
         assert_eq!(fired, []);
-        let mut unpruned = ConvergenceTest::<u8>::default();
+        let mut unpruned = ConvergenceTest::<u8>::new(&meta);
         assert!((0..30).all(|_| unpruned.observe(&meta, 0.0, None).converged.is_none()));
     }
 
     #[test]
     fn the_cap_ends_every_search() {
         let meta = meta(&[4]);
-        let mut test = ConvergenceTest::<u8>::default();
+        let mut test = ConvergenceTest::<u8>::new(&meta);
         let rounds = (1..).find(|_| test.observe(&meta, 0.5, None).converged.is_some());
         assert_eq!(rounds, Some(200));
         assert_eq!(test.observe(&meta, 0.5, None).converged, Some(Converged::RoundsCap));

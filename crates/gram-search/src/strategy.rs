@@ -127,7 +127,7 @@ pub struct Lesson {
     pub max_change: f64,
     /// Its moving average.
     pub change_average: f64,
-    /// Mean entropy of the edges that can be live, in bits.
+    /// Mean entropy of an edge in bits, see [`MetaGraph::entropy_bits`].
     pub entropy_bits: f64,
     /// Rounds for which the pruned child has been the same.
     pub unchanged_rounds: usize,

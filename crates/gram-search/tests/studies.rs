@@ -101,13 +101,7 @@ fn a_study_that_is_killed_anywhere_ends_with_the_same_bytes() {
         let toy = Toy { diverge_every: 7, ..Toy::default() };
         let report = run(folder.path(), &config, &toy, 1 + n % 2).unwrap();
         assert_eq!(report.n_children, 20);
-        let mut found = files(folder.path());
-        // Results that the journal holds already need not be evaluated again for the journal's sake.
-        found.retain(|name, _| name != "x.json.99.tmp");
-        assert_eq!(found["journal.jsonl"], expected["journal.jsonl"], "cut at {cut}");
-        for (name, bytes) in &found {
-            assert_eq!(bytes, &expected[name], "{name}, cut at {cut}");
-        }
+        assert_eq!(files(folder.path()), expected, "cut at {cut}");
     }
 }
 
@@ -257,6 +251,44 @@ fn corrupt_journals_and_results_are_named() {
     fs::write(&result, "{}").unwrap();
     let error = run(folder.path(), &config, &Toy::default(), 1).unwrap_err();
     assert!(matches!(error, StudyError::Results(_)) && error.to_string().contains("its checksum"), "{error}");
+}
+
+#[test]
+fn a_result_that_contradicts_the_journal_is_named() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = config(&[5], StrategyKind::Gram, 8, 1);
+    run(one.path(), &config, &Toy::default(), 1).unwrap();
+    let mut study = Study::open(other.path(), config.clone(), &Lying.identity(), &serde_json::Value::Null).unwrap();
+    let interrupt = AtomicBool::new(false);
+    let executor = gram_search::LocalExecutor { jobs: std::num::NonZeroUsize::MIN };
+    let lying =
+        Run { evaluator: &Lying, executor: &executor, observer: &mut (), interrupt: &interrupt, pruned: &|_| None };
+    study.run(lying).unwrap();
+    let results = |folder: &Path| {
+        let mut paths: Vec<_> =
+            fs::read_dir(folder.join("results")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    };
+    let (from, to) = (results(other.path()), results(one.path()));
+    let differing = from.iter().zip(&to).find(|(from, to)| fs::read(from).unwrap() != fs::read(to).unwrap());
+    let (from, to) = differing.unwrap();
+    fs::copy(from, to).unwrap();
+    let error = run(one.path(), &config, &Toy::default(), 1).unwrap_err().to_string();
+    assert!(error.contains("holds Scored { validation_top1: 0.25"), "{error}");
+}
+
+/// Claims to be [`Toy`] and is not.
+struct Lying;
+
+impl Evaluator for Lying {
+    fn identity(&self) -> String {
+        Toy::default().identity()
+    }
+
+    fn evaluate(&self, _: &Job) -> Result<Outcome, EvaluatorError> {
+        Ok(Outcome::scored(0.25))
+    }
 }
 
 #[test]

@@ -25,7 +25,8 @@ pub struct GramStrategy {
 impl GramStrategy {
     /// Starts from a meta-graph.
     pub fn new(meta: MetaGraph) -> Self {
-        Self { meta, asked: Vec::new(), beta: None, convergence: ConvergenceTest::default() }
+        let convergence = ConvergenceTest::new(&meta);
+        Self { meta, asked: Vec::new(), beta: None, convergence }
     }
 }
 
@@ -36,6 +37,7 @@ impl Strategy for GramStrategy {
 
     fn start(&mut self, context: &Context<'_>) -> Result<Option<Prior>, AskError> {
         let (meta, prior) = probe_prior(&self.meta, context)?;
+        self.convergence = ConvergenceTest::new(&meta);
         self.meta = meta;
         Ok(Some(prior))
     }

@@ -34,14 +34,14 @@ pub enum ResultsError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Two evaluations under one key had different outcomes: the evaluator is not deterministic.
-    #[error("{}: a second evaluation gave {second:?} instead of the stored {first:?}", .path.display())]
+    /// Two outcomes of one evaluation differ: the evaluator is not deterministic, or the file is from elsewhere.
+    #[error("{}: holds {first:?}, but the journal or another evaluation has {second:?}", .path.display())]
     Differs {
         /// The file.
         path: PathBuf,
         /// What is stored.
         first: Box<Outcome>,
-        /// What came now.
+        /// The other one.
         second: Box<Outcome>,
     },
 }
@@ -73,6 +73,20 @@ impl Results {
         }
     }
 
+    /// Makes the store agree with an outcome of the journal: puts it back if it is gone. If one is stored, it must be equal.
+    pub(crate) fn settle(&self, key: EvalKey, outcome: &Outcome) -> Result<Outcome, ResultsError> {
+        match self.get(key)? {
+            Some(first) if first != *outcome => Err(self.differs(key, first, outcome)),
+            Some(first) => Ok(first),
+            None => self.put(key, outcome).map(|()| outcome.clone()),
+        }
+    }
+
+    fn differs(&self, key: EvalKey, first: Outcome, second: &Outcome) -> ResultsError {
+        let path = self.path(key);
+        ResultsError::Differs { path, first: Box::new(first), second: Box::new(second.clone()) }
+    }
+
     /// Stores an outcome. If one is stored already it stays, and must be equal.
     pub(crate) fn put(&self, key: EvalKey, outcome: &Outcome) -> Result<(), ResultsError> {
         let path = self.path(key);
@@ -83,9 +97,7 @@ impl Results {
             return Ok(());
         }
         match self.get(key)? {
-            Some(first) if first != *outcome => {
-                Err(ResultsError::Differs { path, first: Box::new(first), second: Box::new(outcome.clone()) })
-            }
+            Some(first) if first != *outcome => Err(self.differs(key, first, outcome)),
             _ => Ok(()),
         }
     }

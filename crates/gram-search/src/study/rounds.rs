@@ -111,7 +111,10 @@ impl<'s, 'r> Rounds<'s, 'r> {
         let proposals = match self.with_context(|strategy, context| strategy.ask(n_new, context)) {
             Ok(proposals) => proposals,
             Err(AskError::Interrupted) => return Ok(Flow::Stop(StopReason::Interrupted)),
-            Err(AskError::Sample(_)) if !self.children.is_empty() => return Ok(Flow::Stop(StopReason::SpaceExhausted)),
+            Err(AskError::Sample(error)) if !self.children.is_empty() => {
+                self.run.observer.note(&format!("round {}: {error}", self.n_rounds));
+                return Ok(Flow::Stop(StopReason::SpaceExhausted));
+            }
             Err(error) => return Err(error.into()),
         };
         let graphs: Vec<CanonicalKey> = proposals.iter().map(|proposal| proposal.graph().clone()).collect();
@@ -252,7 +255,7 @@ impl Batch {
             let seed = child_seed(study.config.seed, &candidate.graph);
             let key = EvalKey::new(&candidate.graph, &study.identity, seed);
             let outcome = match study.known.get(&key) {
-                Some(outcome) => Some(outcome.clone()),
+                Some(outcome) => Some(study.results.settle(key, outcome)?),
                 None => study.results.get(key)?,
             };
             batch.items.push(Item { candidate, child: first + index, key, seed, outcome });

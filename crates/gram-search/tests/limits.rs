@@ -1,0 +1,273 @@
+//! Hard limits and preflight: exact against brute force, and never broken.
+
+mod toy;
+
+use gram_ir::{Cell, CellNodeId, CellOp, CellOutput, Cost, Downsample, Limits, Macs, Params, Shape, Space};
+use gram_meta::{Child, MetaConfig, MetaGraph, StageEdges};
+use gram_search::{
+    Feasibility, Gate, PreflightError, Record, StopReason, StrategyKind, StudyError, preflight, read_journal,
+};
+use proptest::prelude::*;
+use toy::{Toy, config, run, space};
+
+const INPUT: Shape = Shape::chw(3, 8, 8);
+const SEED: u64 = 5;
+
+/// Every feasible set of edges of a stage.
+fn stage_structures(n_nodes: usize, max_in_degree: usize) -> Vec<StageEdges> {
+    let id = |node: usize| CellNodeId(node as u16);
+    let edges: Vec<_> = (1..n_nodes).flat_map(|to| (0..to).map(move |from| (id(from), id(to)))).collect();
+    let structure = |bits: u32| {
+        let kept = edges.iter().enumerate().filter(|(e, _)| bits >> e & 1 == 1).map(|(_, &edge)| edge);
+        StageEdges::new(n_nodes, kept)
+    };
+    let mut all: Vec<StageEdges> = (0..1 << edges.len()).map(structure).collect();
+    all.retain(|stage| stage.n_live_operators() >= 2 && stage.max_in_degree() <= max_in_degree);
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Costs of every child of the space, by lowering it.
+fn all_costs(space: &Space) -> Vec<Cost> {
+    let meta = MetaGraph::new(space, MetaConfig::default(), SEED).unwrap();
+    let gate = Gate { space, input: INPUT, num_classes: 10, limits: &Limits::default() };
+    let stages: Vec<Vec<StageEdges>> =
+        space.stages.iter().map(|stage| stage_structures(stage.nodes, space.max_in_degree)).collect();
+    let mut children: Vec<Vec<StageEdges>> = vec![vec![]];
+    for stage in &stages {
+        let longer = |child: &Vec<StageEdges>| {
+            let child = child.clone();
+            stage.iter().map(move |edges| child.iter().cloned().chain([edges.clone()]).collect())
+        };
+        children = children.iter().flat_map(longer).collect();
+    }
+    let cost = |stages: Vec<StageEdges>| gate.cost(&meta.cells(&Child::new(stages)).unwrap()).unwrap();
+    children.into_iter().map(cost).collect()
+}
+
+/// Spaces that differ in all that the least cost depends on.
+fn variants() -> Vec<Space> {
+    let mut spaces = Vec::new();
+    let outputs = [(Some(12), true), (Some(5), false), (None, true), (None, false)];
+    for (project, residual) in outputs {
+        for (nodes, repeats, channels) in [(vec![4, 4], 1, 8), (vec![5], 2, 6), (vec![4, 3], 2, 3)] {
+            for operators in [
+                vec![CellOp::Conv1x1, CellOp::Sep3x3],
+                vec![CellOp::Identity, CellOp::Sep3x3],
+                vec![CellOp::Dw3x3, CellOp::MaxPool3x3, CellOp::Conv3x3],
+            ] {
+                let mut space = space(&nodes);
+                space.operators = operators;
+                // The second stage of the residual spaces gets as many channels as two leaves have.
+                space.stem = vec![gram_ir::StemLayer::Conv { channels: 2 * channels, kernel: 3, stride: 1 }];
+                for stage in &mut space.stages {
+                    stage.channels = channels;
+                    stage.repeats = repeats;
+                    stage.output = CellOutput { project, residual, linear_leaves: false, activation: false };
+                }
+                spaces.push(space);
+            }
+        }
+    }
+    spaces
+}
+
+#[test]
+fn least_costs_are_those_of_brute_force() {
+    let mut n_exact_most = 0;
+    let spaces = variants();
+    for space in &spaces {
+        let costs = all_costs(space);
+        let found = preflight(space, INPUT, 10, &Limits::default(), SEED).unwrap();
+        let macs = |cost: &Cost| cost.macs.0;
+        let params = |cost: &Cost| cost.params.0;
+        assert_eq!(Some(found.macs.min), costs.iter().map(macs).min(), "{space:?}");
+        assert_eq!(Some(found.params.min), costs.iter().map(params).min(), "{space:?}");
+        let (most_macs, most_params) = (costs.iter().map(macs).max().unwrap(), costs.iter().map(params).max().unwrap());
+        assert!(found.macs.max >= most_macs && found.params.max >= most_params, "{found:?} {most_macs} {most_params}");
+        n_exact_most += usize::from(found.macs.max == most_macs);
+        assert!((found.log10_children - (costs.len() as f64).log10()).abs() < 1e-9);
+        for range in [found.macs, found.params] {
+            assert!([range.min, range.p10, range.p50, range.p90, range.max].is_sorted(), "{range:?}");
+        }
+    }
+    assert!(n_exact_most * 4 >= spaces.len() * 3, "the upper bound is met in {n_exact_most} of {}", spaces.len());
+}
+
+#[test]
+fn a_limit_is_met_or_refused_exactly_at_the_least_cost() {
+    for space in variants() {
+        let check = |limits: Limits| preflight(&space, INPUT, 10, &limits, SEED).unwrap();
+        let free = check(Limits::default());
+        assert_eq!(free.feasibility, Feasibility::Met);
+        let at = |macs: Option<u64>, params: Option<u64>| Limits {
+            max_macs: macs.map(Macs),
+            max_params: params.map(Params),
+        };
+        assert_eq!(check(at(Some(free.macs.min), None)).feasibility, Feasibility::Met);
+        assert_eq!(check(at(None, Some(free.params.min))).feasibility, Feasibility::Met);
+        let below = check(at(Some(free.macs.min - 1), None));
+        let error = below.require().unwrap_err();
+        assert!(matches!(error, PreflightError::Unmeetable { least_macs, .. } if least_macs.0 == free.macs.min));
+        assert!(error.to_string().contains(&Macs(free.macs.min).to_string()), "{error}");
+        assert!(check(at(None, Some(free.params.min - 1))).require().is_err());
+    }
+}
+
+#[test]
+fn two_limits_at_once_are_never_decided_wrongly() {
+    let mut n_undecided = 0;
+    let mut n = 0;
+    for space in variants().iter().step_by(2) {
+        let costs = all_costs(space);
+        let (macs, params): (Vec<u64>, Vec<u64>) = costs.iter().map(|cost| (cost.macs.0, cost.params.0)).unzip();
+        let (least_macs, least_params) = (*macs.iter().min().unwrap(), *params.iter().min().unwrap());
+        for (over_macs, over_params) in [(1.0, 1.0), (1.05, 1.0), (1.0, 1.05), (1.1, 1.1), (1.3, 1.02)] {
+            let limits = Limits {
+                max_macs: Some(Macs((least_macs as f64 * over_macs) as u64)),
+                max_params: Some(Params((least_params as f64 * over_params) as u64)),
+            };
+            let truth = costs.iter().any(|cost| limits.allow(cost));
+            match preflight(space, INPUT, 10, &limits, SEED).unwrap().feasibility {
+                Feasibility::Met => assert!(truth, "{limits:?}"),
+                Feasibility::Unmeetable => assert!(!truth, "{limits:?}"),
+                Feasibility::Undecided => n_undecided += 1,
+            }
+            n += 1;
+        }
+    }
+    assert!(n_undecided * 10 <= n, "{n_undecided} of {n} undecided");
+}
+
+#[test]
+fn spaces_that_cannot_be_built_are_refused() {
+    let mut deep = space(&[4, 4, 4, 4, 4, 4]);
+    deep.stages.iter_mut().for_each(|stage| stage.downsample = Downsample::Maxpool2);
+    let error = preflight(&deep, INPUT, 10, &Limits::default(), SEED).unwrap_err();
+    assert!(matches!(error, PreflightError::Lower(_)), "{error}");
+    let mut empty = space(&[4]);
+    empty.operators.clear();
+    assert!(matches!(preflight(&empty, INPUT, 10, &Limits::default(), SEED), Err(PreflightError::Meta(_))));
+}
+
+#[test]
+fn preflight_of_the_shipped_size_is_quick_and_large() {
+    let mut large = space(&[30, 30, 30]);
+    large.stages[2].output.project = None;
+    let found = preflight(&large, Shape::chw(3, 32, 32), 10, &Limits::default(), SEED).unwrap();
+    assert!(found.log10_children > 200.0, "{found:?}");
+    assert!(found.macs.min < found.macs.p50 && found.macs.p50 < found.macs.max);
+}
+
+/// The cheapest children that preflight speaks of pass the gate at exactly that limit.
+#[test]
+fn tight_limits_thin_the_prior() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&[16, 16], StrategyKind::Gram, 16, 3);
+    let free = preflight(&config.space, config.input, 10, &Limits::default(), config.seed).unwrap();
+    config.limits.max_macs = Some(Macs(free.macs.min + (free.macs.p10 - free.macs.min) / 8));
+    let report = run(folder.path(), &config, &Toy::default(), 1).unwrap();
+    assert_eq!((report.n_children, report.stop), (16, StopReason::BudgetSpent));
+    let records = read_journal(&folder.path().join("journal.jsonl")).unwrap();
+    let prior = records.iter().find_map(|record| match record {
+        Record::Prior(prior) => Some(*prior),
+        _ => None,
+    });
+    assert!(prior.is_some_and(|prior| prior.factor < 1.0 && prior.acceptance > 0.0), "{prior:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// No child that breaks a limit reaches the evaluator, whatever the limits are; limits that nothing meets reach no evaluator at all.
+    #[test]
+    fn limits_are_never_broken(
+        seed in 0_u64..1000,
+        nodes in prop::collection::vec(4_usize..12, 1..3),
+        share_macs in prop::option::of(0.0..1.2_f64),
+        share_params in prop::option::of(0.0..1.2_f64),
+        random: bool,
+    ) {
+        let kind = if random { StrategyKind::Random } else { StrategyKind::Gram };
+        let mut config = config(&nodes, kind, 24, seed);
+        let free = preflight(&config.space, config.input, 10, &Limits::default(), seed).unwrap();
+        let limit = |share: f64, min: u64, typical: u64| (min as f64 + share * (typical - min) as f64) as u64;
+        config.limits = Limits {
+            max_macs: share_macs.map(|share| Macs(limit(share - 0.1, free.macs.min, free.macs.p90))),
+            max_params: share_params.map(|share| Params(limit(share - 0.1, free.params.min, free.params.p90))),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let guard = Guard { limits: config.limits, toy: Toy::default() };
+        let mut study = gram_search::Study::open(folder.path(), config.clone(), "guard", &serde_json::Value::Null).unwrap();
+        let ended = study.run(gram_search::Run {
+            evaluator: &guard,
+            executor: &gram_search::LocalExecutor { jobs: std::num::NonZeroUsize::MIN },
+            observer: &mut (),
+            interrupt: &guard.toy.interrupt,
+            pruned: &|_| None,
+        });
+        match ended {
+            Ok(report) => prop_assert!(report.best.iter().all(|child| config.limits.allow(&child.cost))),
+            Err(StudyError::Preflight(PreflightError::Unmeetable { least_macs, least_params, .. })) => {
+                let least = Cost { macs: least_macs, params: least_params, ..Cost::default() };
+                prop_assert!(!config.limits.allow(&least));
+                prop_assert_eq!(guard.toy.n_calls.into_inner(), 0);
+            }
+            Err(StudyError::Ask(_)) => prop_assert_eq!(guard.toy.n_calls.into_inner(), 0),
+            Err(other) => prop_assert!(false, "{other}"),
+        }
+    }
+
+    /// A candidate is its graph, whatever its numbering: same key, same architecture to train, same cost.
+    #[test]
+    fn candidates_do_not_depend_on_numbering(cell in gram_ir::strategies::arb_live_cell(4..=9)) {
+        let space = space(&[20]);
+        let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits: &Limits::default() };
+        let spread = renumbered(&cell);
+        let (a, b) = (gate.admit(vec![cell]).unwrap(), gate.admit(vec![spread]).unwrap());
+        prop_assert_eq!(&a.graph, &b.graph);
+        prop_assert_eq!(a.architecture, b.architecture);
+        prop_assert_eq!(a.cost, b.cost);
+        prop_assert_eq!(a.cost, gate.cost(&a.cells).unwrap());
+    }
+}
+
+/// The live part with another topological numbering, with gaps: nodes by depth, the last of a depth first.
+fn renumbered(cell: &Cell) -> Cell {
+    let mut depth = std::collections::BTreeMap::from([(CellNodeId::INPUT, 0)]);
+    for (node, _, inputs) in cell.live_inputs() {
+        let deepest = inputs.iter().filter_map(|from| depth.get(from)).max().copied().unwrap_or(0);
+        depth.insert(node, deepest + 1);
+    }
+    let mut order: Vec<_> =
+        cell.live_inputs().iter().map(|&(node, op, _)| (depth[&node], std::cmp::Reverse(node), op)).collect();
+    order.sort_unstable();
+    let mut place = std::collections::BTreeMap::from([(CellNodeId::INPUT, CellNodeId::INPUT)]);
+    let mut renumbered = Cell::new();
+    for (index, (_, node, op)) in order.into_iter().enumerate() {
+        let id = CellNodeId(2 * index as u16 + 1);
+        place.insert(node.0, id);
+        renumbered.add_node(id, op).unwrap();
+    }
+    for (node, _, inputs) in cell.live_inputs() {
+        inputs.iter().for_each(|from| renumbered.add_edge(place[from], place[&node]).unwrap());
+    }
+    renumbered
+}
+
+struct Guard {
+    limits: Limits,
+    toy: Toy,
+}
+
+impl gram_search::Evaluator for Guard {
+    fn identity(&self) -> String {
+        "guard".into()
+    }
+
+    fn evaluate(&self, job: &gram_search::Job) -> Result<gram_search::Outcome, gram_search::EvaluatorError> {
+        assert!(self.limits.allow(&job.network.cost()), "a child beyond the limits is evaluated");
+        self.toy.evaluate(job)
+    }
+}
