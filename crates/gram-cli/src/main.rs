@@ -1,1 +1,7 @@
-fn main() {}
+//! The `gram` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gram_cli::main()
+}

@@ -1,0 +1,328 @@
+//! Arguments of every command.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use gram_ir::Shape;
+
+/// Hardware-aware neural architecture search: small fast networks from labelled images and hard limits.
+#[derive(Debug, Parser)]
+#[command(name = "gram", version, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Search, prune, train and export a network; run the same command again to continue
+    Search(SearchArgs),
+    /// Show what limits a space can meet, before any training
+    Space(SpaceArgs),
+    /// Prune a study's meta-graph to other limits, without any training
+    Prune(PruneArgs),
+    /// Train an architecture, or continue its training
+    Train(TrainArgs),
+    /// Evaluate a trained model on one split of a dataset
+    Eval(EvalArgs),
+    /// Classify images
+    Predict(PredictArgs),
+    /// MACs and params of an architecture, in all and per node
+    Cost(CostArgs),
+    /// Write a model or an architecture in another format
+    Export(ExportArgs),
+    /// Look at datasets
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What is searched, on what, within which limits.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Selectors {
+    /// Study file (TOML); the options below override it
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Dataset: a folder, or `optdigits`, which is built in
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<String>,
+    /// Search space: a preset's name or a TOML file
+    #[arg(long, value_name = "SPACE")]
+    pub(crate) space: Option<String>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// Seed of everything random
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Override one value of the study file, e.g. `proxy.train.epochs=8`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+/// Hard limits.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct LimitArgs {
+    /// Most multiply–accumulates of one forward pass (10M, 400k)
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub(crate) max_macs: Option<u64>,
+    /// Most trainable parameters (500k)
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub(crate) max_params: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SearchArgs {
+    #[command(flatten)]
+    pub(crate) selectors: Selectors,
+    /// How children are proposed
+    #[arg(long, value_enum)]
+    pub(crate) strategy: Option<StrategyArg>,
+    /// Distinct children to train
+    #[arg(long, value_name = "N")]
+    pub(crate) children: Option<usize>,
+    /// Children trained at the same time [default: one per core]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+    /// Folder of the study; an unfinished study in it is continued
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How children are proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StrategyArg {
+    /// The meta-graph: ancestral sampling and graph propagation
+    Gram,
+    /// Independent draws from the untouched meta-graph
+    Random,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SpaceArgs {
+    #[command(flatten)]
+    pub(crate) selectors: Selectors,
+    /// Image shape, where there is no dataset yet
+    #[arg(long, value_name = "CxHxW", conflicts_with = "data")]
+    pub(crate) input: Option<Shape>,
+    /// Number of classes, where there is no dataset yet
+    #[arg(long, value_name = "N", conflicts_with = "data")]
+    pub(crate) classes: Option<usize>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PruneArgs {
+    /// Folder of the study
+    pub(crate) study: PathBuf,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// Architecture file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TrainArgs {
+    /// `architecture.json`, a text form, or a preset's name
+    pub(crate) architecture: String,
+    /// Dataset: a folder, or `optdigits`
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: String,
+    /// Training file (TOML)
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Override one value of the training file, e.g. `train.epochs=30`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Folder of the model; an unfinished training in it is continued
+    #[arg(short, long, value_name = "MODELDIR")]
+    pub(crate) output: PathBuf,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EvalArgs {
+    /// Folder of a trained model
+    pub(crate) model: PathBuf,
+    /// Dataset: a folder, or `optdigits`
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: String,
+    /// Which images
+    #[arg(long, value_enum, default_value_t = SplitArg::Validation)]
+    pub(crate) split: SplitArg,
+    /// Also write the normalised images and the model's outputs as safetensors, to compare a deployment with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) outputs: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// One of the three splits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SplitArg {
+    /// What the model was trained on
+    Train,
+    /// Held out of the training images
+    Validation,
+    /// To be read once, at the end
+    Test,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PredictArgs {
+    /// Folder of a trained model
+    pub(crate) model: PathBuf,
+    /// JPEG or PNG files
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<PathBuf>,
+    /// Classes to show for each image
+    #[arg(long, value_name = "K", default_value_t = 3)]
+    pub(crate) top: usize,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CostArgs {
+    /// `architecture.json`, a text form, or a preset's name
+    pub(crate) architecture: String,
+    /// Image shape
+    #[arg(long, value_name = "CxHxW")]
+    pub(crate) input: Option<Shape>,
+    /// Number of classes
+    #[arg(long, value_name = "N")]
+    pub(crate) classes: Option<usize>,
+    /// Show every node
+    #[arg(long)]
+    pub(crate) nodes: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// Folder of a trained model; for dot, svg, text and json also an architecture
+    pub(crate) model: String,
+    /// Format to write
+    #[arg(long, value_enum)]
+    pub(crate) format: FormatArg,
+    /// Dataset whose validation images the ONNX file is checked on [default: the one of the training]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<String>,
+    /// File to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+/// Formats of `gram export`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// ONNX opset 17, batch norm folded, checked on validation images
+    Onnx,
+    /// Weights with torch's names
+    Safetensors,
+    /// Graphviz
+    Dot,
+    /// A drawing of the cells
+    Svg,
+    /// The readable text form
+    Text,
+    /// `architecture.json`
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Counts, shapes, classes and digest of a dataset
+    Info {
+        /// Dataset: a folder, or `optdigits`
+        data: String,
+        /// Resize every image so that it is HxW
+        #[arg(long, value_name = "HxW", value_parser = parse_size)]
+        image_size: Option<(usize, usize)>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Datasets that need no files, and formats that are recognised
+    List,
+}
+
+/// `400000`, `400k`, `10M`, `1.5M`, `2G`.
+pub(crate) fn parse_count(text: &str) -> Result<u64, String> {
+    let fail = || format!("`{text}` is not a count: write 400000, 400k, 10M or 1.5M");
+    let (digits, factor) = match text.trim().char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text.trim()[..at], 1e3),
+        Some((at, 'm' | 'M')) => (&text.trim()[..at], 1e6),
+        Some((at, 'g' | 'G')) => (&text.trim()[..at], 1e9),
+        _ => (text.trim(), 1.0),
+    };
+    if let (Ok(count), true) = (digits.replace('_', "").parse::<u64>(), factor == 1.0) {
+        return Ok(count);
+    }
+    let value = digits.parse::<f64>().map_err(|_| fail())? * factor;
+    if value.is_finite() && value >= 0.0 && value.fract() == 0.0 && value < 9e15 {
+        Ok(value as u64)
+    } else {
+        Err(fail())
+    }
+}
+
+/// `32x32`.
+pub(crate) fn parse_size(text: &str) -> Result<(usize, usize), String> {
+    let axes: Option<Vec<usize>> = text.split('x').map(|axis| axis.parse().ok()).collect();
+    match axes.as_deref() {
+        Some(&[h, w]) if (1..=4096).contains(&h) && (1..=4096).contains(&w) => Ok((h, w)),
+        _ => Err(format!("`{text}` is not a size: write 64x64, each between 1 and 4096")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn counts_with_suffixes() {
+        let cases =
+            [("400000", 400_000), ("400k", 400_000), ("1.5M", 1_500_000), ("2G", 2_000_000_000), ("10_000", 10_000)];
+        for (text, count) in cases {
+            assert_eq!(parse_count(text), Ok(count), "{text}");
+        }
+        for text in ["", "k", "-1", "1.5", "0.0001k", "1e400", "ten", "1kk"] {
+            assert!(parse_count(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("32x48"), Ok((32, 48)));
+        assert!(parse_size("32").is_err() && parse_size("0x4").is_err() && parse_size("5000x4").is_err());
+    }
+}

@@ -1,0 +1,52 @@
+//! `gram cost ARCH`.
+
+use gram_ir::{Cost, Network, NodeCost, Shape, grouped};
+use serde::Serialize;
+
+use crate::args::CostArgs;
+use crate::failure::{Kind, OrFail, Result};
+use crate::{output, source};
+
+#[derive(Serialize)]
+struct Report<'a> {
+    name: &'a str,
+    input: Shape,
+    num_classes: usize,
+    #[serde(flatten)]
+    cost: Cost,
+    nodes: Vec<NodeCost>,
+}
+
+pub(crate) fn run(args: &CostArgs) -> Result<()> {
+    let design = source::load(&args.architecture, args.input, args.classes)?;
+    let network = design.lower().or_fail_with(Kind::Usage, &args.architecture)?;
+    let (input, num_classes) = (network.input_shape(), network.output_shape().c);
+    let report = Report { name: design.name(), input, num_classes, cost: network.cost(), nodes: network.node_costs() };
+    if args.json {
+        return output::json(&report);
+    }
+    print(&report, &network, args.nodes);
+    Ok(())
+}
+
+fn print(report: &Report<'_>, network: &Network, with_nodes: bool) {
+    let cost = report.cost;
+    output::line(format_args!("{} on {}, {} classes", report.name, report.input, report.num_classes));
+    let total = |name: &str, count: u64| vec![name.to_string(), grouped(count)];
+    output::table(&[
+        total("macs", cost.macs.0),
+        total("params", cost.params.0),
+        total("deployed_params", cost.deployed_params.0),
+        total("nodes", network.nodes().len() as u64),
+    ]);
+    if !with_nodes {
+        return;
+    }
+    output::line("");
+    let mut rows = vec![["node", "op", "output", "macs", "params"].map(String::from).to_vec()];
+    for node in &report.nodes {
+        let (macs, params) = (grouped(node.macs.0), grouped(node.params.0));
+        rows.push(vec![node.name.clone(), node.op.into(), node.shape.to_string(), macs, params]);
+    }
+    output::table(&rows);
+}

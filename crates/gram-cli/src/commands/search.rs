@@ -1,0 +1,194 @@
+//! `gram search`: the whole way from labelled images to a checked model.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use gram_data::Normalisation;
+use gram_ir::grouped;
+use gram_search::{
+    Evaluator, EvaluatorError, LocalExecutor, Observer, Run, StopReason, Study, StudyConfig as SearchStudy, StudyError,
+    StudyReport,
+};
+use serde::Serialize;
+
+use crate::args::{SearchArgs, StrategyArg};
+use crate::commands::space::{preflight, preflight_failure, preflight_kind};
+use crate::failure::{Failure, Kind, OrFail, Result};
+use crate::interrupt;
+use crate::model_dir::{Metrics, Preprocessing, save};
+use crate::output;
+use crate::progress::Progress;
+use crate::study::config::{FORMAT_VERSION, StudyConfig};
+use crate::study::evaluator::{ProxyEvaluator, cores, share_out};
+use crate::study::finish::{Finish, Winner, prune};
+use crate::study::load::{Loaded, SearchOptions, load, shape_of};
+
+/// What `--json` prints; fractions, not percent.
+#[derive(Serialize)]
+struct Summary<'a> {
+    study: &'a Path,
+    model: PathBuf,
+    strategy: &'static str,
+    /// Where the winner comes from: `pruned`, or the number of a child.
+    winner: &'a str,
+    #[serde(flatten)]
+    metrics: &'a Metrics,
+    n_children: usize,
+    n_diverged: usize,
+    n_rounds: usize,
+    n_cache_hits: usize,
+    stop: StopReason,
+    /// blake3 of `journal.jsonl`.
+    journal_digest: String,
+}
+
+pub(crate) fn run(args: SearchArgs) -> Result<()> {
+    let flag = interrupt::flag()?;
+    let strategy = args.strategy.map(|strategy| match strategy {
+        StrategyArg::Gram => gram_search::StrategyKind::Gram,
+        StrategyArg::Random => gram_search::StrategyKind::Random,
+    });
+    let Loaded { config, space, dataset } = load(&args.selectors, SearchOptions { strategy, children: args.children })?;
+    let (jobs, n_threads) = share_out(args.jobs, cores())?;
+    let splits = config.data.split(&dataset)?;
+    let preprocessing = Preprocessing {
+        format_version: FORMAT_VERSION,
+        input: shape_of(&dataset).into(),
+        classes: dataset.classes.clone(),
+        normalisation: Normalisation::of(&splits.train),
+        data: config.data.clone(),
+        data_digest: dataset.digest.clone(),
+    };
+    let study = SearchStudy {
+        space: space.clone(),
+        input: shape_of(&dataset),
+        num_classes: dataset.classes.len(),
+        limits: config.limits,
+        strategy: config.search.strategy,
+        n_children: config.search.children,
+        children_per_round: config.search.children_per_round,
+        seed: config.seed,
+        meta: config.meta,
+    };
+    preflight(&space, study.input, study.num_classes, &study.limits, study.seed)?
+        .require()
+        .map_err(preflight_failure)?;
+    let evaluator = ProxyEvaluator::new(&splits, &preprocessing, &config, n_threads, flag)?;
+    let executor = LocalExecutor { jobs };
+    let report = search(&args.output, study, &config, &evaluator, &executor, flag)?;
+    let finish = Finish {
+        dir: &args.output,
+        config: &config,
+        space: &space,
+        splits: &splits,
+        preprocessing: &preprocessing,
+        evaluator: &evaluator,
+        executor: &executor,
+        flag,
+    };
+    let winner = finish.run(&report)?;
+    let summary = summary(&args.output, &config, &report, &winner)?;
+    if args.json { output::json(&summary) } else { Ok(print(&summary)) }
+}
+
+/// Runs the rounds, or replays those that an earlier run journaled.
+fn search(
+    dir: &Path,
+    study: SearchStudy,
+    config: &StudyConfig,
+    evaluator: &ProxyEvaluator<'_>,
+    executor: &LocalExecutor,
+    flag: &AtomicBool,
+) -> Result<StudyReport> {
+    // The final training decides about `best/`, so a directory belongs to one; all else is in the study or the evaluator's identity.
+    let context = serde_json::json!({
+        "final": config.final_training,
+        "finalists": config.search.finalists,
+        "data": config.data.without_path(),
+    });
+    let (space, input, num_classes, limits) = (study.space.clone(), study.input, study.num_classes, study.limits);
+    let mut opened = Study::open(dir, study, &evaluator.identity(), &context).map_err(study_failure)?;
+    let text = toml::to_string_pretty(config).or_fail_with(Kind::Internal, "writing study.toml")?;
+    save(&dir.join("study.toml"), text.as_bytes())?;
+    let pruned = |meta: &gram_meta::MetaGraph| {
+        let pruned = prune(&space, input, num_classes, meta, &limits).ok()?;
+        Some(pruned.best.architecture.canonical_key())
+    };
+    let mut observer = Reporter { progress: None };
+    let run = Run { evaluator, executor, observer: &mut observer, interrupt: flag, pruned: &pruned };
+    let report = opened.run(run).map_err(study_failure)?;
+    if report.stop == StopReason::Interrupted {
+        return Err(interrupt::failure(&format!("{} evaluated children are kept", report.n_children)));
+    }
+    Ok(report)
+}
+
+/// Draws the search's progress.
+struct Reporter {
+    progress: Option<Progress>,
+}
+
+impl Observer for Reporter {
+    fn child_done(&mut self, child: &gram_search::Progress) {
+        // Children that an earlier run evaluated say nothing about how long the others take.
+        if child.duration.is_none() {
+            return;
+        }
+        let progress = self.progress.get_or_insert_with(|| Progress::new("child", child.n_total, child.n_done - 1));
+        let percent = |top1: Option<f64>| top1.map_or("diverged".into(), |top1| format!("{:.2} %", top1 * 100.0));
+        let message =
+            format!("validation {}  best {}", percent(child.validation_top1), percent(child.best_validation_top1));
+        progress.step(child.n_done, &message);
+    }
+
+    fn note(&mut self, message: &str) {
+        output::note(message);
+    }
+}
+
+/// Exit code 2 for settings, 3 for limits, 5 when interrupted, else 4: what else can fail is files.
+fn study_failure(error: StudyError) -> Failure {
+    let kind = match &error {
+        StudyError::Config(_) | StudyError::Meta(_) | StudyError::ConfigDiffers { .. } | StudyError::Locked { .. } => {
+            Kind::Usage
+        }
+        StudyError::Preflight(error) => preflight_kind(error),
+        StudyError::Evaluation { source: EvaluatorError::Interrupted, .. } => Kind::Interrupted,
+        StudyError::HasRun | StudyError::Identity { .. } | StudyError::Encode(_) => Kind::Internal,
+        _ => Kind::Data,
+    };
+    Failure { kind, error: error.into() }
+}
+
+fn summary<'a>(dir: &'a Path, config: &StudyConfig, report: &StudyReport, winner: &'a Winner) -> Result<Summary<'a>> {
+    let journal = dir.join("journal.jsonl");
+    let bytes = std::fs::read(&journal).or_fail_with(Kind::Data, journal.display())?;
+    Ok(Summary {
+        study: dir,
+        model: crate::model_dir::best(dir),
+        strategy: config.search.strategy.name(),
+        winner: &winner.origin,
+        metrics: &winner.metrics,
+        n_children: report.n_children,
+        n_diverged: report.n_diverged,
+        n_rounds: report.n_rounds,
+        n_cache_hits: report.n_cache_hits,
+        stop: report.stop,
+        journal_digest: blake3::hash(&bytes).to_hex().to_string(),
+    })
+}
+
+fn print(summary: &Summary<'_>) {
+    let metrics = summary.metrics;
+    let percent = |top1: f64| format!("{:.2} %", top1 * 100.0);
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    output::table(&[
+        row("children", format!("{} in {} rounds", summary.n_children, summary.n_rounds)),
+        row("winner", summary.winner.to_owned()),
+        row("MACs", grouped(metrics.macs)),
+        row("params", grouped(metrics.params)),
+        row("validation top-1", percent(metrics.validation_top1)),
+        row("test top-1", metrics.test_top1.map_or("-".into(), percent)),
+    ]);
+    output::line(summary.model.display());
+}

@@ -1,0 +1,25 @@
+//! Ctrl-C and SIGTERM: the first asks to stop and keeps what is done, the second ends the process at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::failure::{Failure, Kind, OrFail, Result};
+use crate::output;
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Installs the handler and gives the flag that it sets.
+pub(crate) fn flag() -> Result<&'static AtomicBool> {
+    ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(Kind::Interrupted as i32);
+        }
+        output::note("stopping; press Ctrl-C again to stop at once");
+    })
+    .or_fail_with(Kind::Internal, "catching Ctrl-C")?;
+    Ok(&INTERRUPTED)
+}
+
+/// What an interrupted command ends with.
+pub(crate) fn failure(kept: &str) -> Failure {
+    Failure::new(Kind::Interrupted, format!("interrupted; {kept}; run the same command to go on"))
+}

@@ -1,0 +1,221 @@
+//! Study files: everything that decides the outcome of a study, every default written out.
+
+use std::fmt;
+
+use gram_data::{DataError, Dataset, LoadOptions, SplitConfig, Splits, proxy_subset};
+use gram_ir::{Limits, Space};
+use gram_meta::MetaConfig;
+use gram_search::StrategyKind;
+use gram_train::TrainConfig;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::failure::{Failure, Kind, Result};
+
+/// The version of study files that this program writes and reads.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// A whole study (`study.toml`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StudyConfig {
+    pub(crate) format_version: u32,
+    /// Seed of everything random but the splits.
+    pub(crate) seed: u64,
+    pub(crate) data: DataConfig,
+    pub(crate) limits: Limits,
+    pub(crate) search: SearchConfig,
+    pub(crate) meta: MetaConfig,
+    pub(crate) proxy: ProxyConfig,
+    /// How the winner is trained.
+    #[serde(rename = "final")]
+    pub(crate) final_training: TrainConfig,
+    pub(crate) space: SpaceChoice,
+}
+
+/// Which images, and how they are split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DataConfig {
+    /// A folder, relative to where the command runs, or `optdigits`.
+    pub(crate) path: String,
+    /// Height and width to resize to; none: as stored, 64x64 for image folders.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) image_size: Option<(usize, usize)>,
+    /// Validation images per class, drawn from the training images; none: `validation_fraction` decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) validation_per_class: Option<usize>,
+    /// Fraction of the training images of each class that is held out for validation.
+    pub(crate) validation_fraction: f64,
+    /// Fraction held out for test where the dataset has no test split.
+    pub(crate) test_fraction: f64,
+    /// Most training images per class, for a quick trial on large data; none: all that are left after validation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) train_per_class: Option<usize>,
+    /// Apart from the study's seed, so that studies with other seeds see the same splits.
+    pub(crate) split_seed: u64,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        let split = SplitConfig::default();
+        Self {
+            path: String::new(),
+            image_size: None,
+            validation_per_class: split.validation_per_class,
+            validation_fraction: split.validation_fraction,
+            test_fraction: split.test_fraction,
+            train_per_class: None,
+            split_seed: split.seed,
+        }
+    }
+}
+
+impl DataConfig {
+    /// What decides the outcome: everything but the path, for moved data is the same data (its digest says so).
+    pub(crate) fn without_path(&self) -> Self {
+        Self { path: String::new(), ..self.clone() }
+    }
+
+    /// Splits a dataset.
+    ///
+    /// # Errors
+    /// Exit code 2 for fractions that leave nothing to train on.
+    pub(crate) fn split(&self, dataset: &Dataset) -> Result<Splits> {
+        let config = SplitConfig {
+            validation_per_class: self.validation_per_class,
+            validation_fraction: self.validation_fraction,
+            test_fraction: self.test_fraction,
+            seed: self.split_seed,
+        };
+        let mut splits = gram_data::split(dataset, &config).map_err(data_failure)?;
+        if let Some(most) = self.train_per_class {
+            splits.train = proxy_subset(&splits.train, most, self.split_seed);
+        }
+        for (name, set) in [("training", &splits.train), ("validation", &splits.validation), ("test", &splits.test)] {
+            if set.is_empty() {
+                return Err(Failure::new(
+                    Kind::Usage,
+                    format!("there are no {name} images; see [data] of the study file"),
+                ));
+            }
+        }
+        Ok(splits)
+    }
+
+    /// Opens the dataset.
+    ///
+    /// # Errors
+    /// Exit code 4 for bad files, 2 for bad settings.
+    pub(crate) fn open(&self) -> Result<Dataset> {
+        let options = LoadOptions { image_size: self.image_size, ..LoadOptions::default() };
+        gram_data::open(&self.path, &options).map_err(data_failure)
+    }
+}
+
+/// Exit code 2 for a setting, 4 for files.
+fn data_failure(error: DataError) -> Failure {
+    let kind = if matches!(error, DataError::Setting { .. }) { Kind::Usage } else { Kind::Data };
+    Failure { kind, error: error.into() }
+}
+
+/// The search itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SearchConfig {
+    pub(crate) strategy: StrategyKind,
+    /// Distinct children to train.
+    pub(crate) children: usize,
+    /// Children asked for and told together; K of ALGORITHMS 1.5.
+    pub(crate) children_per_round: usize,
+    /// Networks that are scored once more at the end, with a fresh seed, before the winner is named: the pruned one and the best children.
+    pub(crate) finalists: usize,
+}
+
+impl Default for SearchConfig {
+    /// K = 16 as in ALGORITHMS 1.5; 64 children and 4 finalists are ours.
+    fn default() -> Self {
+        Self { strategy: StrategyKind::Gram, children: 64, children_per_round: 16, finalists: 4 }
+    }
+}
+
+/// What a child is trained on to be scored (ALGORITHMS 1.3).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProxyConfig {
+    /// Training images of each class.
+    pub(crate) images_per_class: usize,
+    /// Validation images of each class; the score is the top-1 on them after the last epoch.
+    pub(crate) validation_images_per_class: usize,
+    pub(crate) train: TrainConfig,
+}
+
+/// A study file as people write it: whatever it does not say is left to the defaults. Mirrors [`StudyConfig`].
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read only to check a file's fields and name the line of what is wrong")]
+pub(crate) struct StudyFile {
+    format_version: Option<u32>,
+    seed: Option<u64>,
+    data: Option<DataConfig>,
+    limits: Option<Limits>,
+    search: Option<SearchConfig>,
+    meta: Option<MetaConfig>,
+    proxy: Option<ProxyFile>,
+    r#final: Option<TrainConfig>,
+    space: Option<SpaceChoice>,
+}
+
+/// `[proxy]` as people write it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "as for StudyFile")]
+struct ProxyFile {
+    images_per_class: Option<usize>,
+    validation_images_per_class: Option<usize>,
+    train: Option<TrainConfig>,
+}
+
+/// A space as a study file has it: a name or the whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SpaceChoice {
+    /// A preset's name or a file.
+    Named(String),
+    /// Written out.
+    Inline(Space),
+}
+
+impl Serialize for SpaceChoice {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Self::Named(name) => serializer.serialize_str(name),
+            Self::Inline(space) => space.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SpaceChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(SpaceVisitor)
+    }
+}
+
+/// Keeps the place of an error inside an inline space, which an untagged enum would lose.
+struct SpaceVisitor;
+
+impl<'de> Visitor<'de> for SpaceVisitor {
+    type Value = SpaceChoice;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a space or a table that describes one")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> std::result::Result<SpaceChoice, E> {
+        Ok(SpaceChoice::Named(name.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<SpaceChoice, A::Error> {
+        Space::deserialize(MapAccessDeserializer::new(map)).map(SpaceChoice::Inline)
+    }
+}

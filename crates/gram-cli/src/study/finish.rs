@@ -1,0 +1,241 @@
+//! From a finished search to a checked model: prune, compare the finalists, train the winner, test it once, export it.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use gram_data::Splits;
+use gram_ir::{Architecture, Design, Limits, Shape, Space};
+use gram_meta::MetaGraph;
+use gram_prune::{PrunableStage, PruneError, Pruned};
+use gram_search::{EvalKey, Evaluator, EvaluatorError, Executor, Job, StudyReport, child_seed};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Kind, OrFail, Result};
+use crate::interrupt;
+use crate::model_dir::{self, Metrics, Preprocessing, read_text, save_json};
+use crate::onnx;
+use crate::output;
+use crate::study::config::{FORMAT_VERSION, StudyConfig};
+use crate::study::training::{self, Training};
+
+/// A network that was scored once more at the end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Finalist {
+    /// `pruned`, or `child 37`.
+    pub(crate) origin: String,
+    pub(crate) macs: u64,
+    pub(crate) params: u64,
+    /// Score of the search; none if the network is no child of it.
+    pub(crate) search_top1: Option<f64>,
+    /// Score of one more training on the proxy with a fresh seed; none if it diverged.
+    pub(crate) validation_top1: Option<f64>,
+    key: EvalKey,
+    architecture: serde_json::Value,
+}
+
+/// `finalists.json`, best first.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FinalistsFile {
+    format_version: u32,
+    finalists: Vec<Finalist>,
+}
+
+/// What a study ended with.
+pub(crate) struct Winner {
+    pub(crate) origin: String,
+    pub(crate) metrics: Metrics,
+}
+
+/// A study whose search is over.
+pub(crate) struct Finish<'a> {
+    pub(crate) dir: &'a Path,
+    pub(crate) config: &'a StudyConfig,
+    pub(crate) space: &'a Space,
+    pub(crate) splits: &'a Splits,
+    pub(crate) preprocessing: &'a Preprocessing,
+    pub(crate) evaluator: &'a dyn Evaluator,
+    pub(crate) executor: &'a dyn Executor,
+    pub(crate) flag: &'a AtomicBool,
+}
+
+impl Finish<'_> {
+    /// Names the winner, trains it and leaves `best/`. Steps that an earlier run finished are not done again.
+    pub(crate) fn run(&self, report: &StudyReport) -> Result<Winner> {
+        let finalists = self.scored_finalists(report)?;
+        let winner = finalists.iter().find(|finalist| finalist.validation_top1.is_some());
+        let winner = winner.ok_or_else(|| {
+            Failure::new(Kind::Usage, "every finalist diverged: lower learning_rate under [proxy.train]")
+        })?;
+        let origin = winner.origin.clone();
+        let best = model_dir::best(self.dir);
+        let file = best.join("metrics.json");
+        if file.is_file() {
+            let metrics = serde_json::from_str(&read_text(&file)?).or_fail_with(Kind::Data, file.display())?;
+            return Ok(Winner { origin, metrics });
+        }
+        let design = Design::from_json(&winner.architecture.to_string()).or_fail_with(Kind::Data, "finalists.json")?;
+        output::note(format_args!("training the winner ({origin})"));
+        Ok(Winner { origin, metrics: self.train(&design, &best)? })
+    }
+
+    /// Final training, the one look at the test images, export. `metrics.json` is written last and says that all is there.
+    fn train(&self, design: &Design, best: &Path) -> Result<Metrics> {
+        let network = design.lower().or_fail(Kind::Internal)?;
+        let training = Training {
+            design,
+            network: &network,
+            splits: self.splits,
+            preprocessing: self.preprocessing,
+            config: &self.config.final_training,
+            seed: self.config.seed,
+        };
+        let checkpoint = self.dir.join("ckpt").join("final.safetensors");
+        let weights = training.run(&checkpoint, self.flag)?;
+        let mut metrics = training.save(best, &weights)?;
+        onnx::export(&best.join("model.onnx"), design.name(), &weights, &network, self.preprocessing, self.splits)?;
+        let test = training::evaluate(&network, &weights, &self.splits.test, &self.preprocessing.normalisation)?;
+        metrics.test_top1 = Some(test.top1);
+        metrics.n_test = Some(test.n);
+        save_json(&best.join("metrics.json"), &metrics)?;
+        // All that the checkpoint was for is done; a leftover would only cost space.
+        let _ = std::fs::remove_file(&checkpoint);
+        Ok(metrics)
+    }
+
+    /// The pruned network and the best children, scored once more with a fresh seed: the best of many noisy scores is partly luck.
+    fn scored_finalists(&self, report: &StudyReport) -> Result<Vec<Finalist>> {
+        let mut finalists = self.finalists(report)?;
+        let file = self.dir.join("finalists.json");
+        if file.is_file() {
+            let kept: FinalistsFile =
+                serde_json::from_str(&read_text(&file)?).or_fail_with(Kind::Data, file.display())?;
+            let keys =
+                |finalists: &[Finalist]| finalists.iter().map(|f| f.key).collect::<std::collections::BTreeSet<_>>();
+            if keys(&kept.finalists) == keys(&finalists) {
+                return Ok(kept.finalists);
+            }
+        }
+        output::note(format_args!("scoring {} finalists with a fresh seed", finalists.len()));
+        self.score(&mut finalists)?;
+        let rank = |f: &Finalist| f.validation_top1.unwrap_or(-1.0);
+        finalists.sort_by(|a, b| rank(b).total_cmp(&rank(a)).then(a.macs.cmp(&b.macs)));
+        let kept = FinalistsFile { format_version: FORMAT_VERSION, finalists };
+        save_json(&file, &kept)?;
+        Ok(kept.finalists)
+    }
+
+    fn finalists(&self, report: &StudyReport) -> Result<Vec<Finalist>> {
+        let mut finalists: Vec<Finalist> = Vec::new();
+        if let Some(meta) = &report.meta_graph {
+            let best = canonical(&self.pruned(meta)?.best.architecture);
+            let graph = best.canonical_key();
+            let child = report.best.iter().find(|child| child.architecture.canonical_key() == graph);
+            let search_top1 = child.and_then(|child| child.outcome.validation_top1());
+            finalists.push(self.finalist("pruned".into(), &best, search_top1)?);
+        }
+        for child in &report.best {
+            if finalists.len() >= self.config.search.finalists {
+                break;
+            }
+            let finalist =
+                self.finalist(format!("child {}", child.child), &child.architecture, child.outcome.validation_top1())?;
+            if finalists.iter().all(|other| other.key != finalist.key) {
+                finalists.push(finalist);
+            }
+        }
+        Ok(finalists)
+    }
+
+    fn finalist(&self, origin: String, architecture: &Architecture, search_top1: Option<f64>) -> Result<Finalist> {
+        let cost = architecture.lower().or_fail(Kind::Internal)?.cost();
+        let key =
+            EvalKey::new(&architecture.canonical_key(), &self.evaluator.identity(), self.fresh_seed(architecture));
+        let text = Design::Architecture(architecture.clone()).to_json();
+        let architecture = serde_json::from_str(&text).or_fail(Kind::Internal)?;
+        Ok(Finalist {
+            origin,
+            macs: cost.macs.0,
+            params: cost.params.0,
+            search_top1,
+            validation_top1: None,
+            key,
+            architecture,
+        })
+    }
+
+    /// A child's seed in a study of another seed.
+    fn fresh_seed(&self, architecture: &Architecture) -> u64 {
+        child_seed(self.config.seed ^ FRESH, &architecture.canonical_key())
+    }
+
+    fn score(&self, finalists: &mut [Finalist]) -> Result<()> {
+        let mut jobs = Vec::new();
+        for (i, finalist) in finalists.iter().enumerate() {
+            let design = Design::from_json(&finalist.architecture.to_string()).or_fail(Kind::Internal)?;
+            let Design::Architecture(architecture) = design else {
+                return Err(Failure::new(Kind::Internal, "a finalist is no architecture"));
+            };
+            let network = architecture.lower().or_fail(Kind::Internal)?;
+            let seed = self.fresh_seed(&architecture);
+            jobs.push(Job { child: i + 1, architecture, network, key: finalist.key, seed });
+        }
+        let mut failure = None;
+        self.executor.run(&jobs, self.evaluator, self.flag, &mut |i, ended| match ended {
+            Ok(evaluation) => {
+                finalists[i].validation_top1 = evaluation.outcome.validation_top1();
+                jobs.get(i).map_or(ControlFlow::Break(()), |_| ControlFlow::Continue(()))
+            }
+            Err(error) => {
+                failure.get_or_insert(error);
+                ControlFlow::Break(())
+            }
+        });
+        match failure {
+            Some(EvaluatorError::Interrupted) => Err(interrupt::failure("the search is kept")),
+            Some(error) => Err(Failure { kind: Kind::Data, error: error.into() }),
+            None if self.flag.load(std::sync::atomic::Ordering::Relaxed) => {
+                Err(interrupt::failure("the search is kept"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn pruned(&self, meta: &MetaGraph) -> Result<Pruned> {
+        let input: Shape = self.preprocessing.input.into();
+        prune(self.space, input, self.preprocessing.classes.len(), meta, &self.config.limits).map_err(prune_failure)
+    }
+}
+
+/// Tells the seeds of finalists from those of children.
+const FRESH: u64 = 0x5eed_f1a1;
+
+/// Prunes a meta-graph to limits.
+pub(crate) fn prune(
+    space: &Space,
+    input: Shape,
+    num_classes: usize,
+    meta: &MetaGraph,
+    limits: &Limits,
+) -> std::result::Result<Pruned, PruneError> {
+    let stages: Vec<PrunableStage<'_>> =
+        meta.stages().iter().map(|stage| PrunableStage { ops: stage.ops(), weights: stage.weights() }).collect();
+    gram_prune::prune(space, input, num_classes, &stages, limits)
+}
+
+/// The same architecture with every cell in canonical form, as children are trained: nodes numbered without gaps.
+pub(crate) fn canonical(architecture: &Architecture) -> Architecture {
+    let mut canonical = architecture.clone();
+    for stage in &mut canonical.stages {
+        stage.cell = stage.cell.canonical_form();
+    }
+    canonical
+}
+
+/// Exit code 3 for limits that cannot be met.
+pub(crate) fn prune_failure(error: PruneError) -> Failure {
+    let kind = if matches!(error, PruneError::LimitsUnmeetable { .. }) { Kind::Limits } else { Kind::Internal };
+    Failure { kind, error: error.into() }
+}

@@ -1,0 +1,10 @@
+//! A study as the command line runs it: configuration, evaluation on a proxy, the winner.
+
+pub(crate) mod config;
+pub(crate) mod evaluator;
+pub(crate) mod finish;
+pub(crate) mod load;
+mod overrides;
+pub(crate) mod training;
+
+pub(crate) use overrides::{merge, parse_set};

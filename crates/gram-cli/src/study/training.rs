@@ -1,0 +1,123 @@
+//! A full training with progress, checkpoint and a model folder at the end.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use gram_data::{ImageSet, Normalisation, Splits};
+use gram_ir::{Design, Network, Weights};
+use gram_train::{Control, EpochReport, Outcome, TrainConfig, TrainData, TrainError, TrainOptions};
+
+use crate::failure::{Failure, Kind, OrFail, Result};
+use crate::interrupt;
+use crate::model_dir::{self, Metrics, Preprocessing};
+use crate::progress::Progress;
+use crate::study::config::FORMAT_VERSION;
+
+/// Images evaluated at once; changes nothing but speed.
+const EVALUATION_BATCH: usize = 256;
+
+/// Everything that decides how a model comes out.
+pub(crate) struct Training<'a> {
+    pub(crate) design: &'a Design,
+    pub(crate) network: &'a Network,
+    pub(crate) splits: &'a Splits,
+    pub(crate) preprocessing: &'a Preprocessing,
+    pub(crate) config: &'a TrainConfig,
+    pub(crate) seed: u64,
+}
+
+impl Training<'_> {
+    /// Trains with a checkpoint behind every epoch, so that an interrupted training goes on where it was.
+    ///
+    /// # Errors
+    /// Exit code 5 if interrupted, 4 for data and files, 2 where the training diverges: its settings do not suit the network.
+    pub(crate) fn run(&self, checkpoint: &Path, flag: &AtomicBool) -> Result<Weights> {
+        if let Some(folder) = checkpoint.parent() {
+            std::fs::create_dir_all(folder).or_fail_with(Kind::Data, format!("creating {}", folder.display()))?;
+        }
+        let data = TrainData {
+            train: &self.splits.train,
+            validation: Some(&self.splits.validation),
+            normalisation: &self.preprocessing.normalisation,
+        };
+        let mut progress: Option<Progress> = None;
+        let total = self.config.epochs;
+        let mut observer = |report: &EpochReport| {
+            let progress = progress.get_or_insert_with(|| Progress::new("epoch", total, report.epoch - 1));
+            progress.step(report.epoch, &describe(report));
+            Control::Continue
+        };
+        let options = TrainOptions {
+            interrupt: Some(flag),
+            checkpoint: Some(checkpoint),
+            evaluate_every: self.config.epochs.div_ceil(20),
+            ..TrainOptions::new(&mut observer)
+        };
+        let outcome = gram_train::train(self.network, &data, self.config, self.seed, options).map_err(train_failure)?;
+        match outcome {
+            Outcome::Trained(trained) => Ok(trained.weights),
+            Outcome::Interrupted { epoch } => Err(interrupt::failure(&format!("{epoch} of {total} epochs are kept"))),
+            Outcome::Diverged { epoch, step } => Err(Failure::new(
+                Kind::Usage,
+                format!(
+                    "the training diverged in epoch {epoch}, step {step}: lower learning_rate (now {})",
+                    self.config.learning_rate
+                ),
+            )),
+        }
+    }
+
+    /// Writes the model folder and the metrics on the validation images; the test images are not looked at.
+    pub(crate) fn save(&self, dir: &Path, weights: &Weights) -> Result<Metrics> {
+        let weights_digest = model_dir::write(dir, self.design, weights, self.preprocessing)?;
+        let normalisation = &self.preprocessing.normalisation;
+        let validation = evaluate(self.network, weights, &self.splits.validation, normalisation)?;
+        let cost = self.network.cost();
+        Ok(Metrics {
+            format_version: FORMAT_VERSION,
+            macs: cost.macs.0,
+            params: cost.params.0,
+            deployed_params: cost.deployed_params.0,
+            epochs: self.config.epochs,
+            seed: self.seed,
+            validation_top1: validation.top1,
+            validation_top5: validation.top5,
+            validation_loss: validation.loss,
+            n_validation: validation.n,
+            test_top1: None,
+            n_test: None,
+            weights_digest,
+        })
+    }
+}
+
+/// Top-1, top-5 and loss of weights on a set.
+pub(crate) fn evaluate(
+    network: &Network,
+    weights: &Weights,
+    set: &ImageSet,
+    normalisation: &Normalisation,
+) -> Result<gram_train::Evaluation> {
+    gram_train::evaluate(network, weights, set, normalisation, EVALUATION_BATCH).map_err(train_failure)
+}
+
+/// Where a model's training keeps what it has.
+pub(crate) fn checkpoint_of(model: &Path) -> PathBuf {
+    model.join("checkpoint.safetensors")
+}
+
+/// Settings are exit code 2, data and checkpoints 4, the rest are bugs.
+pub(crate) fn train_failure(error: TrainError) -> Failure {
+    let kind = match &error {
+        TrainError::Config(_) => Kind::Usage,
+        TrainError::Data(gram_data::DataError::Setting { .. }) => Kind::Usage,
+        TrainError::Tensor(_) => Kind::Internal,
+        _ => Kind::Data,
+    };
+    Failure { kind, error: error.into() }
+}
+
+fn describe(report: &EpochReport) -> String {
+    let validation = report.validation_top1.map_or(String::new(), |top1| format!("  validation {:.2} %", top1 * 100.0));
+    format!("loss {:.4}  train {:.2} %{validation}", report.train_loss, report.train_top1 * 100.0)
+}

@@ -1,0 +1,138 @@
+//! Commands that need no training: costs, spaces, datasets, files, and how they refuse bad input.
+
+mod common;
+
+use std::fs;
+
+use common::{gram, json, refused, run, text};
+use serde_json::json;
+
+#[test]
+fn golden_costs() {
+    let swiftnet = json(&["cost", "swiftnet-vww"]);
+    assert_eq!(swiftnet["macs"], json!(56_156_504));
+    assert_eq!(swiftnet["params"], json!(219_786));
+    assert_eq!(swiftnet["deployed_params"], json!(216_722));
+    let mobilenet = json(&["cost", "mobilenet-v2-1.0", "--input", "3x224x224"]);
+    assert_eq!(mobilenet["params"], json!(3_504_872));
+    let macs = mobilenet["macs"].as_f64().unwrap();
+    assert!((macs - 300e6).abs() < 3e6, "{macs} is not within 1 % of the published 300 M");
+    let nodes = mobilenet["nodes"].as_array().unwrap();
+    let sum = |field: &str| nodes.iter().map(|node| node[field].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((json!(sum("macs")), json!(sum("params"))), (mobilenet["macs"].clone(), mobilenet["params"].clone()));
+}
+
+#[test]
+fn every_kind_of_architecture_argument_works() {
+    let folder = tempfile::tempdir().unwrap();
+    for preset in [
+        "swiftnet-vww",
+        "mobilenet-v2-0.35",
+        "shrinkcnn-a",
+        "nasbench201:|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|avg_pool_3x3~1|nor_conv_1x1~2|",
+    ] {
+        let expected = json(&["cost", preset]);
+        for format in ["json", "text"] {
+            let file = folder.path().join(format!("architecture.{format}"));
+            run(&["export", preset, "--format", format, "-o", text(&file)]);
+            let got = json(&["cost", text(&file)]);
+            assert_eq!(
+                (&got["macs"], &got["params"]),
+                (&expected["macs"], &expected["params"]),
+                "{preset} as {format}"
+            );
+        }
+    }
+}
+
+#[test]
+fn bad_architectures_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(refused(&["cost", "swiftnet-vvw"], 2).contains("swiftnet-vww"), "the error lists what there is");
+    assert!(refused(&["cost", "nowhere/architecture.json"], 4).contains("no such file"));
+    refused(&["cost", "nasbench201:|what~0|"], 2);
+    refused(&["cost", "mobilenet-v2-1.0", "--input", "3x0x7"], 2);
+    for (name, content) in
+        [("cut.json", "{\"format_version\": 1"), ("words.txt", "hello"), ("new.json", "{\"format_version\": 99}")]
+    {
+        let file = folder.path().join(name);
+        fs::write(&file, content).unwrap();
+        assert!(refused(&["cost", text(&file)], 4).contains(name), "the error names the file");
+    }
+}
+
+#[test]
+fn space_tells_what_can_be_met() {
+    let space = json(&["space", "--space", "swiftnet-small", "--input", "1x8x8", "--classes", "10"]);
+    let least = space["macs"]["min"].as_u64().unwrap();
+    assert!(least <= space["macs"]["p50"].as_u64().unwrap());
+    let arguments =
+        |most: &str| ["space", "--space", "swiftnet-small", "--input", "1x8x8", "--max-macs", most].map(String::from);
+    let call = |most: u64, code: Option<i32>| {
+        let arguments = arguments(&most.to_string());
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        match code {
+            Some(code) => refused(&arguments, code),
+            None => run(&arguments),
+        }
+    };
+    assert!(call(least - 1, Some(3)).contains("smallest possible"), "what can be met is said");
+    call(least, None);
+}
+
+#[test]
+fn the_built_in_dataset() {
+    let info = json(&["data", "info", "optdigits"]);
+    assert_eq!(info["shape"], json!([1, 8, 8]));
+    assert_eq!(info["n_train"], json!(1797));
+    assert_eq!(info["classes"].as_array().unwrap().len(), 10);
+    assert!(run(&["data", "list"]).contains("optdigits"));
+}
+
+#[test]
+fn bad_data_is_exit_code_4_and_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    put("text/train/cat/a.jpg", b"this is no image");
+    put("text/train/dog/b.jpg", b"nor this");
+    // An IDX header that claims 2^31 images of 2^16 x 2^16 pixels.
+    let header = [0, 0, 8, 3, 0x7f, 255, 255, 255, 0, 1, 0, 0, 0, 1, 0, 0];
+    put("huge/train-images-idx3-ubyte", &header);
+    put("huge/train-labels-idx1-ubyte", &[0, 0, 8, 1, 0x7f, 255, 255, 255]);
+    put("empty/notes.md", b"nothing here");
+    for (name, file) in [("text", "a.jpg"), ("huge", "idx3-ubyte"), ("empty", "empty"), ("missing", "missing")] {
+        let stderr = refused(&["data", "info", text(&folder.path().join(name))], 4);
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(stderr.contains(file), "{stderr} does not name {file}");
+    }
+}
+
+#[test]
+fn bad_configuration_is_exit_code_2_and_names_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("study.toml");
+    fs::write(&file, "seed = 1\n\n[search]\nchilderen = 5\n").unwrap();
+    let out = folder.path().join("out");
+    let stderr = refused(&["search", "-c", text(&file), "--data", "optdigits", "-o", text(&out)], 2);
+    assert!(stderr.contains("line 4") && stderr.contains("childeren") && stderr.contains("study.toml"), "{stderr}");
+    assert!(!out.exists(), "nothing is written before the configuration is known to be good");
+    refused(&["search", "--data", "optdigits", "-o", text(&out), "--set", "proxy.train.epochs=0"], 2);
+    refused(&["search", "-o", text(&out)], 2);
+    refused(&["search", "--data", "optdigits", "-o", text(&out), "--jobs", "0"], 2);
+    refused(&["search", "--data", "optdigits", "-o", text(&out), "--max-macs", "100"], 3);
+    assert!(!out.exists());
+}
+
+#[test]
+fn usage_and_completions() {
+    gram(&["frobnicate"]).assert().code(2);
+    gram(&["search"]).assert().code(2);
+    gram(&["--version"]).assert().success();
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        assert!(run(&["completions", shell]).contains("gram"));
+    }
+}

@@ -1,0 +1,7 @@
+//! The `gram` command for the tests beside this file.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gram_cli::main()
+}

@@ -1,1 +1,0 @@
-//! End-to-end and command-line tests of GRAM.

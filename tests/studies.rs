@@ -1,0 +1,209 @@
+//! Whole studies on the built-in digits: deterministic, resumable, within limits; models that load, export and predict.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{gram, json, refused, run, text};
+use gram_search::{Record, read_journal};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const LIMITS: [&str; 4] = ["--max-macs", "250k", "--max-params", "6k"];
+
+/// A study that takes seconds.
+fn small<'a>(dir: &'a Path, seed: &'a str) -> Vec<&'a str> {
+    let study = [
+        "search",
+        "--data",
+        "optdigits",
+        "--seed",
+        seed,
+        "--children",
+        "12",
+        "--set",
+        "search.children_per_round=4",
+        "--set",
+        "search.finalists=2",
+        "--set",
+        "proxy.images_per_class=20",
+        "--set",
+        "proxy.validation_images_per_class=10",
+        "--set",
+        "proxy.train.epochs=2",
+        "--set",
+        "final.epochs=3",
+        "-o",
+    ];
+    study.into_iter().chain([text(dir)]).chain(LIMITS).collect()
+}
+
+fn study_in(folder: &TempDir, name: &str, more: &[&str]) -> (PathBuf, Value) {
+    let dir = folder.path().join(name);
+    let summary = json(&[small(&dir, "3").as_slice(), more].concat());
+    (dir, summary)
+}
+
+fn journal(dir: &Path) -> String {
+    fs::read_to_string(dir.join("journal.jsonl")).unwrap()
+}
+
+#[test]
+fn a_study_keeps_its_promises() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, summary) = study_in(&folder, "two-jobs", &["--jobs", "2"]);
+
+    // Limits are hard, children are distinct.
+    assert_eq!(summary["n_children"], json!(12));
+    assert!(summary["macs"].as_u64().unwrap() <= 250_000 && summary["params"].as_u64().unwrap() <= 6_000);
+    let records = read_journal(&dir.join("journal.jsonl")).unwrap();
+    let children: Vec<_> =
+        records.iter().filter_map(|r| if let Record::Child(c) = r { Some(c) } else { None }).collect();
+    assert!(children.iter().all(|child| child.macs.0 <= 250_000 && child.params.0 <= 6_000));
+    let keys: std::collections::BTreeSet<_> = children.iter().map(|child| child.key).collect();
+    assert_eq!((children.len(), keys.len()), (12, 12));
+
+    // One job, and the same seed, give the same journal and the same weights.
+    let (other, again) = study_in(&folder, "one-job", &["--jobs", "1"]);
+    assert_eq!(journal(&dir), journal(&other));
+    assert_eq!(summary["weights_digest"], again["weights_digest"]);
+    let metrics = |dir: &Path| fs::read_to_string(dir.join("best/metrics.json")).unwrap();
+    assert_eq!(metrics(&dir), metrics(&other));
+    let onnx = |dir: &Path| fs::read(dir.join("best/model.onnx")).unwrap();
+    assert!(onnx(&dir) == onnx(&other));
+
+    // The same command on a finished study says the same and trains nothing.
+    let finished = json(&[small(&dir, "3").as_slice(), &["--jobs", "2"]].concat());
+    assert_eq!(finished, summary);
+
+    // Another configuration does not go on in the same folder.
+    let stderr = refused(&[small(&dir, "3").as_slice(), &["--set", "proxy.train.epochs=3"]].concat(), 2);
+    assert!(stderr.contains("another configuration"), "{stderr}");
+
+    resumes_after_a_cut(&folder, &dir);
+    prunes_without_training(&dir);
+    model_is_usable(&folder, &dir);
+}
+
+/// A journal cut in the middle of a line, and later files gone, as a kill leaves them.
+fn resumes_after_a_cut(folder: &TempDir, finished: &Path) {
+    let dir = folder.path().join("cut");
+    let whole = journal(finished);
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("journal.jsonl"), &whole[..whole.len() / 2]).unwrap();
+    run(&small(&dir, "3"));
+    assert_eq!(journal(&dir), whole);
+    let weights = |dir: &Path| fs::read(dir.join("best/model.safetensors")).unwrap();
+    assert!(weights(&dir) == weights(finished));
+
+    // A journal that was changed is no journal.
+    let changed = whole.replacen("\"seq\":3", "\"seq\":4", 1);
+    assert_ne!(changed, whole);
+    fs::write(dir.join("journal.jsonl"), changed).unwrap();
+    assert!(refused(&small(&dir, "3"), 4).contains("journal.jsonl"));
+}
+
+fn prunes_without_training(dir: &Path) {
+    let file = dir.join("pruned.json");
+    let pruned = json(&["prune", text(dir), "--max-macs", "200k", "--max-params", "5k", "-o", text(&file)]);
+    assert!(pruned["best"]["macs"].as_u64().unwrap() <= 200_000 && pruned["best"]["params"].as_u64().unwrap() <= 5_000);
+    let cost = json(&["cost", text(&file)]);
+    assert_eq!(cost["macs"], pruned["best"]["macs"]);
+    assert!(refused(&["prune", text(dir), "--max-macs", "1k"], 3).contains("smallest"));
+}
+
+fn model_is_usable(folder: &TempDir, dir: &Path) {
+    let best = dir.join("best");
+    let metrics: Value = serde_json::from_str(&fs::read_to_string(best.join("metrics.json")).unwrap()).unwrap();
+    for (split, field) in [("validation", "validation_top1"), ("test", "test_top1")] {
+        let found = json(&["eval", text(&best), "--data", "optdigits", "--split", split]);
+        assert_eq!(found["top1"], metrics[field], "{split}");
+    }
+    for format in ["onnx", "safetensors", "dot", "svg", "text", "json"] {
+        let file = folder.path().join(format!("model.{format}"));
+        run(&["export", text(&best), "--format", format, "-o", text(&file)]);
+        assert!(fs::metadata(&file).unwrap().len() > 100, "{format}");
+    }
+    assert!(fs::read(folder.path().join("model.onnx")).unwrap() == fs::read(best.join("model.onnx")).unwrap());
+
+    // Damaged weights are refused, and nothing is exported from them.
+    let damaged = folder.path().join("damaged");
+    fs::create_dir_all(&damaged).unwrap();
+    for file in ["architecture.json", "preprocessing.json", "model.safetensors"] {
+        fs::copy(best.join(file), damaged.join(file)).unwrap();
+    }
+    let weights = fs::read(damaged.join("model.safetensors")).unwrap();
+    fs::write(damaged.join("model.safetensors"), &weights[..weights.len() - 10]).unwrap();
+    let target = folder.path().join("never.onnx");
+    let stderr = refused(&["export", text(&damaged), "--format", "onnx", "-o", text(&target)], 4);
+    assert!(stderr.contains("model.safetensors") && !target.exists(), "{stderr}");
+}
+
+#[test]
+fn random_search_is_a_strategy() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, summary) = study_in(&folder, "random", &["--strategy", "random"]);
+    assert_eq!((&summary["strategy"], &summary["n_children"]), (&json!("random"), &json!(12)));
+    assert!(summary["winner"].as_str().unwrap().starts_with("child"), "random search keeps no meta-graph to prune");
+}
+
+#[test]
+fn an_interrupted_training_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("model");
+    let arguments =
+        ["train", "swiftnet-small-fixture", "--data", "optdigits", "--set", "train.epochs=4", "-o", text(&dir)];
+    // A small architecture, as `gram export --format text` writes it.
+    let architecture = folder.path().join("architecture.txt");
+    fs::write(&architecture, ARCHITECTURE).unwrap();
+    let arguments: Vec<&str> = arguments
+        .into_iter()
+        .map(|word| if word == "swiftnet-small-fixture" { text(&architecture) } else { word })
+        .collect();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_gram-for-tests")).args(&arguments).spawn().unwrap();
+    // Kill it as soon as there is a checkpoint.
+    let checkpoint = dir.join("checkpoint.safetensors");
+    while !checkpoint.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let resumed = json(&arguments);
+    let straight = folder.path().join("straight");
+    let mut arguments = arguments.clone();
+    *arguments.last_mut().unwrap() = text(&straight);
+    assert_eq!(json(&arguments), resumed, "an interruption changes nothing");
+}
+
+const ARCHITECTURE: &str = "\
+architecture small
+input 1x8x8
+classes 10
+activation relu
+stem conv3x3/8
+
+stage channels=8 downsample=maxpool2
+  n1 = sep3x3 n0
+  n2 = conv1x1 n0 n1
+  output project=16 residual activation
+";
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_a_study_that_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("study");
+    let mut child =
+        std::process::Command::new(env!("CARGO_BIN_EXE_gram-for-tests")).args(small(&dir, "3")).spawn().unwrap();
+    while !dir.join("results").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let interrupted = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(interrupted.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+    run(&small(&dir, "3"));
+    let (straight, _) = study_in(&folder, "straight", &[]);
+    assert_eq!(journal(&dir), journal(&straight));
+    gram(&["eval", text(&dir.join("best")), "--data", "optdigits"]).assert().success();
+}
