@@ -4,7 +4,7 @@ mod extremes;
 mod prices;
 mod size;
 
-use gram_ir::{Cell, Cost, Limits, LowerError, Macs, Params, Shape, Space};
+use gram_ir::{Cost, Limits, LowerError, Macs, Params, Shape, Space};
 use gram_meta::{MetaConfig, MetaGraph, MetaGraphError, SampleError};
 use serde::Serialize;
 
@@ -92,33 +92,12 @@ pub fn preflight(
     let meta = MetaGraph::new(space, MetaConfig::default(), seed)?;
     let gate = Gate { space, input, num_classes, limits };
     let mut prices = Prices::new(space, input, num_classes)?;
-    let mut cheapest = |objective| -> Result<(Vec<Cell>, Cost), PreflightError> {
+    let mut cheapest = |objective| -> Result<Cost, PreflightError> {
         let cells = smallest(&meta, &mut prices, objective).ok_or(PreflightError::TooLarge)?;
-        let cost = gate.cost(&cells)?;
-        Ok((cells, cost))
+        Ok(gate.cost(&cells)?)
     };
-    let (_, least_macs) = cheapest(Objective::MACS)?;
-    let (_, least_params) = cheapest(Objective::PARAMS)?;
-    let mut feasibility = Feasibility::Undecided;
-    if breaks_alone(limits, least_macs.macs, least_params.params) {
-        feasibility = Feasibility::Unmeetable;
-    } else if limits.allow(&least_macs) || limits.allow(&least_params) {
-        feasibility = Feasibility::Met;
-    } else if let (Some(max_macs), Some(max_params)) = (limits.max_macs, limits.max_params) {
-        for objective in Objective::between(max_macs, max_params) {
-            let (_, cost) = cheapest(objective)?;
-            if limits.allow(&cost) {
-                feasibility = Feasibility::Met;
-                break;
-            }
-            // Rounding of the weights must not refuse anything.
-            let least = objective.of(cost.macs.0, cost.params.0);
-            if least > objective.of(max_macs.0, max_params.0) * (1.0 + 1e-9) {
-                feasibility = Feasibility::Unmeetable;
-                break;
-            }
-        }
-    }
+    let (least_macs, least_params) = (cheapest(Objective::MACS)?, cheapest(Objective::PARAMS)?);
+    let feasibility = decide(limits, &least_macs, &least_params, cheapest)?;
     let most_macs = most(&meta, &mut prices, Objective::MACS);
     let most_params = most(&meta, &mut prices, Objective::PARAMS);
     let drawn = draw_costs(&meta, &gate, seed)?;
@@ -136,6 +115,38 @@ pub fn preflight(
         limits: *limits,
         feasibility,
     })
+}
+
+/// Whether a child keeps the limits, from the children with the fewest MACs and params and the cheapest ones under other weightings.
+fn decide(
+    limits: &Limits,
+    least_macs: &Cost,
+    least_params: &Cost,
+    mut cheapest: impl FnMut(Objective) -> Result<Cost, PreflightError>,
+) -> Result<Feasibility, PreflightError> {
+    if limits.max_macs.is_some_and(|most| least_macs.macs > most)
+        || limits.max_params.is_some_and(|most| least_params.params > most)
+    {
+        return Ok(Feasibility::Unmeetable);
+    }
+    if limits.allow(least_macs) || limits.allow(least_params) {
+        return Ok(Feasibility::Met);
+    }
+    let (Some(max_macs), Some(max_params)) = (limits.max_macs, limits.max_params) else {
+        return Ok(Feasibility::Undecided);
+    };
+    for objective in Objective::between(max_macs, max_params) {
+        let cost = cheapest(objective)?;
+        if limits.allow(&cost) {
+            return Ok(Feasibility::Met);
+        }
+        // Rounding of the weights must not refuse anything.
+        let bound = objective.of(max_macs.0, max_params.0) * (1.0 + 1e-9);
+        if objective.of(cost.macs.0, cost.params.0) > bound {
+            return Ok(Feasibility::Unmeetable);
+        }
+    }
+    Ok(Feasibility::Undecided)
 }
 
 impl Preflight {
@@ -158,10 +169,6 @@ impl CostRange {
         let quantile = |tenths: usize| drawn.get(drawn.len().saturating_sub(1) * tenths / 10).copied().unwrap_or(min);
         Self { min, p10: quantile(1), p50: quantile(5), p90: quantile(9), max: max.max(min) }
     }
-}
-
-fn breaks_alone(limits: &Limits, least_macs: Macs, least_params: Params) -> bool {
-    limits.max_macs.is_some_and(|most| least_macs > most) || limits.max_params.is_some_and(|most| least_params > most)
 }
 
 fn draw_costs(meta: &MetaGraph, gate: &Gate<'_>, seed: u64) -> Result<Vec<Cost>, PreflightError> {

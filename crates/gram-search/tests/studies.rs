@@ -11,8 +11,8 @@ use std::time::Duration;
 use gram_ir::{CanonicalKey, CellOp, Limits, Macs, Params};
 use gram_meta::{MetaConfig, MetaGraph};
 use gram_search::{
-    Context, Evaluator, EvaluatorError, Gate, Job, Outcome, Proposal, Record, Run, StopReason, StrategyKind, Study,
-    StudyError, child_seed, read_journal,
+    Context, Evaluator, EvaluatorError, Gate, Job, Observer, Outcome, Progress, Proposal, Record, RoundRecord, Run,
+    StopReason, StrategyKind, Study, StudyError, child_seed, read_journal,
 };
 use toy::{Toy, config, files, run};
 
@@ -129,6 +129,59 @@ fn interrupted_studies_go_on() {
     let report = run(folder.path(), &config, &again, 1).unwrap();
     assert_eq!((report.n_evaluated_now, report.n_children), (0, 24));
     assert_eq!(files(folder.path()), files(reference.path()));
+}
+
+#[derive(Default)]
+struct Log {
+    progress: Vec<Progress>,
+    n_rounds: usize,
+    notes: Vec<String>,
+}
+
+impl Observer for Log {
+    fn child_done(&mut self, progress: &Progress) {
+        self.progress.push(progress.clone());
+    }
+
+    fn round_done(&mut self, _: &RoundRecord) {
+        self.n_rounds += 1;
+    }
+
+    fn note(&mut self, message: &str) {
+        self.notes.push(message.to_owned());
+    }
+}
+
+#[test]
+fn observers_hear_of_every_child_round_and_torn_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&[6, 6], StrategyKind::Gram, 20, 4);
+    run(folder.path(), &config, &Toy { stop_after: 5, ..Toy::default() }, 1).unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let text = fs::read(&path).unwrap();
+    fs::write(&path, &text[..text.len() - 10]).unwrap();
+    let (toy, mut log) = (Toy { diverge_every: 0, ..Toy::default() }, Log::default());
+    let mut study = Study::open(folder.path(), config, &toy.identity(), &serde_json::Value::Null).unwrap();
+    let executor = gram_search::LocalExecutor { jobs: std::num::NonZeroUsize::MIN };
+    let pruned = |_: &MetaGraph| None;
+    let report = study
+        .run(Run {
+            evaluator: &toy,
+            executor: &executor,
+            observer: &mut log,
+            interrupt: &toy.interrupt,
+            pruned: &pruned,
+        })
+        .unwrap();
+    assert!(log.progress.iter().enumerate().all(|(index, progress)| progress.n_done == index + 1));
+    assert_eq!((log.progress.len(), log.n_rounds), (20, report.n_rounds));
+    assert_eq!(log.progress.iter().filter(|progress| progress.duration.is_none()).count(), 5);
+    assert_eq!(log.progress[19].best_validation_top1, report.best[0].outcome.validation_top1());
+    assert!(log.notes[0].contains("last line was torn"), "{:?}", log.notes);
+    assert_eq!(log.notes[1], "going on after 4 evaluated children");
+    let again =
+        Run { evaluator: &toy, executor: &executor, observer: &mut log, interrupt: &toy.interrupt, pruned: &pruned };
+    assert!(matches!(study.run(again), Err(StudyError::HasRun)));
 }
 
 #[test]

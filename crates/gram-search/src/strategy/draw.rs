@@ -8,10 +8,12 @@ use gram_meta::{Child, MetaGraph, SampleError};
 use crate::streams::probe_stream;
 use crate::{AskError, Candidate, Context, Prior, Proposal};
 
-/// A round may draw so many children for each new one that it is asked for.
+/// A round may draw so many children for each new one that it is asked for …
 pub const TRIES_PER_NEW_CHILD: usize = 32;
+/// … and so many in any case, so that a short last round does not give up early.
+const LEAST_TRIES: usize = 512;
 
-/// Draws children until `n_new` of them are new to the study, at most [`TRIES_PER_NEW_CHILD`]`·n_new` in all.
+/// Draws children until `n_new` of them are new to the study, at most [`TRIES_PER_NEW_CHILD`]`·n_new` or 512 in all.
 ///
 /// Each try has its own random stream. A sampler that finds no feasible child ends the round; if it had no child before, that is the error.
 pub(crate) fn draw_round(
@@ -21,7 +23,7 @@ pub(crate) fn draw_round(
 ) -> Result<Vec<(Child, Proposal)>, AskError> {
     let mut drawn: Vec<(Child, Proposal)> = Vec::new();
     let mut in_round = BTreeSet::new();
-    for attempt in 0..n_new.saturating_mul(TRIES_PER_NEW_CHILD) {
+    for attempt in 0..n_new.saturating_mul(TRIES_PER_NEW_CHILD).max(LEAST_TRIES) {
         if in_round.len() == n_new {
             break;
         }
