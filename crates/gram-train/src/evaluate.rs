@@ -53,7 +53,7 @@ pub fn predict(network: &Network, weights: &Weights, pixels: &[f32]) -> Result<V
     let model = Model::with_weights(network, weights, DType::F32)?;
     let mut scores = Vec::with_capacity(pixels.len() / expected.elements());
     for pixels in pixels.chunks(PREDICT_BATCH * expected.elements()) {
-        let logits = logits(&model, pixels.to_vec(), expected, Mode::Eval)?.to_vec2()?;
+        let logits = logits(&model, pixels.to_vec(), expected)?.to_vec2()?;
         debug_assert!(logits.iter().all(|row: &Vec<f32>| row.len() == classes));
         scores.extend(logits);
     }
@@ -85,11 +85,15 @@ fn n_classes(network: &Network) -> Result<usize, TrainError> {
     if got.pixels() == 1 { Ok(got.c) } else { Err(TrainError::NotAClassifier { got }) }
 }
 
+/// Pixels `[n, c, h, w]` as a tensor.
+pub(crate) fn images(pixels: Vec<f32>, Shape { c, h, w }: Shape) -> Result<Tensor, TrainError> {
+    let n = pixels.len() / (c * h * w);
+    Ok(Tensor::from_vec(pixels, (n, c, h, w), &Device::Cpu)?)
+}
+
 /// Scores `[n, classes]` of pixels `[n, c, h, w]`.
-pub(crate) fn logits(model: &Model, pixels: Vec<f32>, shape: Shape, mode: Mode) -> Result<Tensor, TrainError> {
-    let n = pixels.len() / shape.elements();
-    let images = Tensor::from_vec(pixels, (n, shape.c, shape.h, shape.w), &Device::Cpu)?;
-    Ok(model.forward(&images, mode)?.flatten_from(1)?)
+fn logits(model: &Model, pixels: Vec<f32>, shape: Shape) -> Result<Tensor, TrainError> {
+    Ok(model.forward(&images(pixels, shape)?, Mode::Eval)?.flatten_from(1)?)
 }
 
 pub(crate) fn evaluate_model(
@@ -101,7 +105,7 @@ pub(crate) fn evaluate_model(
     let shape = Shape::chw(set.shape().c, set.shape().h, set.shape().w);
     let (mut top1, mut top5, mut loss) = (0, 0, 0.0);
     for batch in Batches::eval(set, normalisation, batch_size)? {
-        let logits = logits(model, batch.pixels, shape, Mode::Eval)?;
+        let logits = logits(model, batch.pixels, shape)?;
         loss += f64::from(ops::cross_entropy(&logits, &batch.labels, 0.0)?.to_scalar::<f32>()?) * batch.n as f64;
         top1 += count_within(1, &logits, &batch.labels)?;
         top5 += count_within(5, &logits, &batch.labels)?;

@@ -21,6 +21,7 @@ mod optim;
 mod program;
 mod resume;
 mod schedule;
+mod trace;
 mod train;
 
 pub use checkpoint::{CheckpointError, CheckpointProblem};
@@ -28,6 +29,6 @@ pub use config::{ConfigError, Optimizer, TrainConfig};
 pub use digest::weights_digest;
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate, predict};
-pub use model::{BATCH_NORM_MOMENTUM, Mode, Model};
+pub use model::{BATCH_NORM_MOMENTUM, Gradients, Mode, Model};
 pub use schedule::learning_rate;
 pub use train::{Control, EpochReport, Outcome, TrainData, TrainOptions, Trained, train};

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var, bail};
-use gram_ir::{Network, Op, Shape, TensorRole, TensorSpec, Weights};
+use gram_ir::{Activation, Network, Op, Shape, TensorRole, TensorSpec, Weights};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::TrainError;
-use crate::ops;
-use crate::program::{Action, NormTensors, Program};
+use crate::ops::{self, ActOp, AddOp, ConcatOp, ConvOp, GlobalOp, NormOp, Operator, PoolOp};
+use crate::program::{Action, NormTensors, Program, Step};
+use crate::trace::Trace;
 
 /// Share of a batch's statistics that goes into the running ones; torch's default.
 pub const BATCH_NORM_MOMENTUM: f64 = 0.1;
@@ -48,6 +49,18 @@ pub struct Model {
     network: Arc<Network>,
     vars: Vec<Var>,
     dtype: DType,
+}
+
+/// What one batch says about a model.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    /// Mean loss of the batch.
+    pub loss: f64,
+    /// Scores `[n, classes]`.
+    pub logits: Tensor,
+    /// The gradient of each tensor of [`Model::specs`], of its shape; none for running statistics and for tensors that the output does not
+    /// depend on.
+    pub by_tensor: Vec<Option<Tensor>>,
 }
 
 impl Model {
@@ -114,39 +127,71 @@ impl Model {
 
     /// The network's output for a batch of images.
     ///
+    /// In [`Mode::Train`] the output is on candle's tape, so that any loss can be made of it and its `backward` be called; for the usual
+    /// loss [`Self::gradients`] is much quicker.
+    ///
     /// # Shapes
     /// `images` are `[n, c, h, w]` of the model's type; the output is `[n, c', h', w']`, so class scores are `[n, classes, 1, 1]`.
     /// # Errors
     /// [`TrainError::Tensor`] if the images have another shape or type.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TrainError> {
+        self.check(images)?;
+        Ok(self.program.run(images, |step, inputs| match mode {
+            Mode::Train => self.taped(step, inputs),
+            Mode::Eval => self.plain(step, inputs, mode, None),
+        })?)
+    }
+
+    /// Scores, smoothed cross-entropy and its gradients for one batch in training mode; running statistics are updated.
+    ///
+    /// # Errors
+    /// [`TrainError::Tensor`] if images or labels do not fit the network, or its output has more than one pixel.
+    pub fn gradients(&self, images: &Tensor, labels: &[u32], smoothing: f64) -> Result<Gradients, TrainError> {
+        self.check(images)?;
+        let mut trace = Trace::new(&self.program);
+        let output =
+            self.program.run(images, |step, inputs| self.plain(step, inputs, Mode::Train, Some(&mut trace)))?;
+        let Ok((n, classes, 1, 1)) = output.dims4() else {
+            return Err(TrainError::NotAClassifier { got: self.network.output_shape() });
+        };
+        let logits = output.reshape((n, classes))?;
+        let op = ops::LossOp::new(logits.dims(), labels.to_vec(), smoothing)?;
+        let loss = ops::compute(&op, &[&logits])?;
+        let one = loss.ones_like()?;
+        let g = op.backward(&[&logits], &one, &[true])?.pop().flatten();
+        let g = g.ok_or_else(|| candle_core::Error::msg("invariant: the loss has a gradient"))?;
+        let by_tensor = trace.backward(g.reshape(output.shape())?, self.vars.len())?;
+        Ok(Gradients { loss: loss.to_dtype(DType::F64)?.to_scalar()?, logits, by_tensor })
+    }
+
+    fn check(&self, images: &Tensor) -> Result<(), TrainError> {
         let Shape { c, h, w } = self.network.input_shape();
         if images.dims().get(1..) != Some(&[c, h, w]) || images.dims()[0] == 0 {
             let message = format!("expected images [n, {c}, {h}, {w}] with n above 0, got {:?}", images.dims());
             return Err(candle_core::Error::msg(message).into());
         }
-        Ok(self.program.run(images, |action, inputs| self.act(action, inputs, mode))?)
-    }
-
-    fn tensor(&self, index: usize, mode: Mode) -> Tensor {
-        match mode {
-            Mode::Train => self.vars[index].as_tensor().clone(),
-            Mode::Eval => self.vars[index].as_detached_tensor(),
+        if images.dtype() != self.dtype {
+            let message = format!("expected images of type {:?}, got {:?}", self.dtype, images.dtype());
+            return Err(candle_core::Error::msg(message).into());
         }
+        Ok(())
     }
 
-    fn act(&self, action: Action, inputs: &[Tensor], mode: Mode) -> candle_core::Result<Tensor> {
+    /// A step on candle's tape, in training mode.
+    fn taped(&self, step: &Step, inputs: &[Tensor]) -> candle_core::Result<Tensor> {
         let [x, ..] = inputs else { bail!("a step without inputs") };
-        match action {
-            Action::Input | Action::Identity => Ok(x.clone()),
-            Action::Conv { conv, weight, bias } => {
-                let weight = self.tensor(weight, mode).reshape(&conv.weight_shape())?;
-                let bias = bias.map(|bias| self.tensor(bias, mode));
-                ops::conv2d(x, &weight, bias.as_ref(), &conv)
+        let var = |index: usize| self.vars[index].as_tensor();
+        match step.action {
+            Action::Input => Ok(x.clone()),
+            Action::Conv { conv, weight, bias } => ops::conv2d(x, var(weight), bias.map(var), &conv),
+            Action::Norm { norm, activation } => {
+                let (y, moments) = ops::batch_norm(x, var(norm.scale), var(norm.shift), activation)?;
+                self.update_running(norm, &moments)?;
+                Ok(y)
             }
-            Action::Norm { norm, activation } => self.norm(x, norm, activation, mode),
             Action::Act(activation) => ops::activation(x, activation),
             Action::Concat => ops::concat(inputs),
-            Action::Add => inputs[1..].iter().try_fold(x.clone(), |sum, input| sum.add(input)),
+            Action::Add => ops::add(inputs),
             Action::MaxPool(pool) => ops::max_pool(x, &pool),
             Action::AvgPool(pool) => ops::avg_pool(x, &pool),
             Action::GlobalAvgPool => ops::global_avg_pool(x),
@@ -154,27 +199,79 @@ impl Model {
         }
     }
 
-    fn norm(
+    /// A step without candle's tape; what a gradient needs goes into `trace`.
+    fn plain(
         &self,
+        step: &Step,
+        inputs: &[Tensor],
+        mode: Mode,
+        trace: Option<&mut Trace<'_>>,
+    ) -> candle_core::Result<Tensor> {
+        let [x, ..] = inputs else { bail!("a step without inputs") };
+        let (op, params): (Box<dyn Operator>, Vec<usize>) = match step.action {
+            Action::Input => return Ok(x.clone()),
+            Action::Zero => return x.zeros_like(),
+            Action::Conv { conv, weight, bias } => {
+                (Box::new(ConvOp::new(x.dims(), &conv)?), [weight].into_iter().chain(bias).collect())
+            }
+            Action::Norm { norm, activation } if mode == Mode::Train => {
+                return self.norm_of_batch(step, x, norm, activation, trace);
+            }
+            Action::Norm { norm, activation } => {
+                let running = [self.vars[norm.mean].as_tensor(), self.vars[norm.var].as_tensor()];
+                (Box::new(NormOp::fixed(x.dims(), running, activation)?), vec![norm.scale, norm.shift])
+            }
+            Action::Act(activation) => (Box::new(ActOp(activation)), Vec::new()),
+            Action::Concat => (Box::new(ConcatOp), Vec::new()),
+            Action::Add => (Box::new(AddOp), Vec::new()),
+            Action::MaxPool(pool) => (Box::new(PoolOp::max(x.dims(), pool)?), Vec::new()),
+            Action::AvgPool(pool) => (Box::new(PoolOp::average(x.dims(), pool)?), Vec::new()),
+            Action::GlobalAvgPool => (Box::new(GlobalOp::new(x.dims())?), Vec::new()),
+        };
+        self.compute(step, op, inputs, &params, trace)
+    }
+
+    fn norm_of_batch(
+        &self,
+        step: &Step,
         x: &Tensor,
         norm: NormTensors,
-        activation: Option<gram_ir::Activation>,
-        mode: Mode,
+        activation: Option<Activation>,
+        trace: Option<&mut Trace<'_>>,
     ) -> candle_core::Result<Tensor> {
-        let (scale, shift) = (self.tensor(norm.scale, mode), self.tensor(norm.shift, mode));
-        let running = [&self.vars[norm.mean], &self.vars[norm.var]];
-        if mode == Mode::Eval {
-            let [mean, var] = running.map(Var::as_detached_tensor);
-            return ops::batch_norm_fixed(x, [&mean, &var], &scale, &shift, activation);
+        let op = NormOp::of_batch(x.dims(), activation)?;
+        let moments = op.moments_after();
+        let params = [norm.scale, norm.shift];
+        let y = self.compute(step, Box::new(op), std::slice::from_ref(x), &params, trace)?;
+        self.update_running(norm, &moments())?;
+        Ok(y)
+    }
+
+    fn compute(
+        &self,
+        step: &Step,
+        op: Box<dyn Operator>,
+        inputs: &[Tensor],
+        params: &[usize],
+        trace: Option<&mut Trace<'_>>,
+    ) -> candle_core::Result<Tensor> {
+        let params_tensors = params.iter().map(|&param| self.vars[param].as_tensor());
+        let all: Vec<&Tensor> = inputs.iter().chain(params_tensors).collect();
+        let output = ops::compute(&*op, &all)?;
+        if let Some(trace) = trace {
+            trace.record(step, op, all.into_iter().cloned().collect(), params);
         }
-        let (y, moments) = ops::batch_norm(x, &scale, &shift, activation)?;
-        for (running, batch) in running.into_iter().zip([&moments.mean, &moments.unbiased_var]) {
-            let old = numbers(running)?;
+        Ok(output)
+    }
+
+    fn update_running(&self, norm: NormTensors, moments: &ops::BatchMoments) -> candle_core::Result<()> {
+        for (index, batch) in [(norm.mean, &moments.mean), (norm.var, &moments.unbiased_var)] {
+            let running = &self.vars[index];
             let towards = |(old, new): (f64, &f64)| old * (1.0 - BATCH_NORM_MOMENTUM) + new * BATCH_NORM_MOMENTUM;
-            let new: Vec<f64> = old.into_iter().zip(batch).map(towards).collect();
+            let new: Vec<f64> = numbers(running)?.into_iter().zip(batch).map(towards).collect();
             running.set(&tensor(&new, running.dims(), self.dtype)?)?;
         }
-        Ok(y)
+        Ok(())
     }
 
     /// The present tensors, exact.

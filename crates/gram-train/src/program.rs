@@ -17,7 +17,6 @@ pub(crate) enum Action {
     MaxPool(Pool),
     AvgPool(Pool),
     GlobalAvgPool,
-    Identity,
     Zero,
 }
 
@@ -43,8 +42,10 @@ pub(crate) struct Step {
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     pub(crate) steps: Vec<Step>,
-    n_slots: usize,
-    output: usize,
+    pub(crate) n_slots: usize,
+    pub(crate) output: usize,
+    /// Whether a slot depends on a trainable tensor.
+    pub(crate) trainable: Vec<bool>,
 }
 
 impl Program {
@@ -54,33 +55,26 @@ impl Program {
         let compiler = Compiler {
             network,
             absorbed: absorbed_norms(network, &needed),
+            sources: sources(network),
             tensors: network.tensors().iter().enumerate().map(|(i, spec)| ((spec.node, spec.role), i)).collect(),
         };
         let mut steps: Vec<Step> = network
             .iter()
             .filter(|(id, _)| needed[id.index()] && !compiler.absorbed[id.index()])
-            .map(|(id, _)| compiler.step(id))
+            .filter_map(|(id, _)| compiler.step(id))
             .collect();
-        let output = network.output().index();
-        let mut last_reader = vec![None; network.nodes().len()];
-        for (i, step) in steps.iter().enumerate() {
-            for &input in &step.inputs {
-                last_reader[input] = Some(i);
-            }
-        }
-        for (slot, reader) in last_reader.into_iter().enumerate() {
-            if let Some(reader) = reader.filter(|_| slot != output) {
-                steps[reader].free.push(slot);
-            }
-        }
-        Self { steps, n_slots: network.nodes().len(), output }
+        let output = compiler.sources[network.output().index()];
+        let n_slots = network.nodes().len();
+        free_after_last_reader(&mut steps, output, n_slots);
+        let trainable = trainable_slots(&steps, n_slots);
+        Self { steps, n_slots, output, trainable }
     }
 
-    /// Runs all steps; `run` gets an action and its inputs.
+    /// Runs all steps; `run` gets a step and its inputs.
     pub(crate) fn run(
         &self,
         input: &Tensor,
-        mut run: impl FnMut(Action, &[Tensor]) -> Result<Tensor>,
+        mut run: impl FnMut(&Step, &[Tensor]) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let mut slots: Vec<Option<Tensor>> = vec![None; self.n_slots];
         for step in &self.steps {
@@ -88,7 +82,7 @@ impl Program {
             let inputs: Vec<Tensor> = step.inputs.iter().map(read).collect();
             let output = match step.action {
                 Action::Input => input.clone(),
-                action => run(action, &inputs)?,
+                _ => run(step, &inputs)?,
             };
             slots[step.output] = Some(output);
             for &slot in &step.free {
@@ -97,6 +91,46 @@ impl Program {
         }
         Ok(slots[self.output].take().expect("invariant: the output is never freed"))
     }
+}
+
+fn free_after_last_reader(steps: &mut [Step], output: usize, n_slots: usize) {
+    let mut last_reader = vec![None; n_slots];
+    for (i, step) in steps.iter().enumerate() {
+        for &input in &step.inputs {
+            last_reader[input] = Some(i);
+        }
+    }
+    for (slot, reader) in last_reader.into_iter().enumerate() {
+        if let Some(reader) = reader.filter(|_| slot != output) {
+            steps[reader].free.push(slot);
+        }
+    }
+}
+
+/// Slots that depend on a trainable tensor, and so need a gradient.
+fn trainable_slots(steps: &[Step], n_slots: usize) -> Vec<bool> {
+    let mut trainable = vec![false; n_slots];
+    for step in steps {
+        trainable[step.output] = match step.action {
+            Action::Conv { .. } | Action::Norm { .. } => true,
+            Action::Zero => false,
+            _ => step.inputs.iter().any(|&input| trainable[input]),
+        };
+    }
+    trainable
+}
+
+/// For each node the one whose output it gives: itself but for identities.
+fn sources(network: &Network) -> Vec<usize> {
+    let mut sources: Vec<usize> = Vec::with_capacity(network.nodes().len());
+    for (id, node) in network.iter() {
+        let source = match (node.op, node.inputs.first()) {
+            (Op::Identity, Some(input)) => sources[input.index()],
+            _ => id.index(),
+        };
+        sources.push(source);
+    }
+    sources
 }
 
 fn needed(network: &Network) -> Vec<bool> {
@@ -126,26 +160,29 @@ fn absorbed_norms(network: &Network, needed: &[bool]) -> Vec<bool> {
 struct Compiler<'a> {
     network: &'a Network,
     absorbed: Vec<bool>,
+    /// For each node the one whose output it gives.
+    sources: Vec<usize>,
     /// Index of each tensor in [`Network::tensors`].
     tensors: BTreeMap<(NodeId, TensorRole), usize>,
 }
 
 impl Compiler<'_> {
-    fn step(&self, id: NodeId) -> Step {
+    /// None for identities: whoever reads one reads its source.
+    fn step(&self, id: NodeId) -> Option<Step> {
         let node = self.network.node(id);
         let (action, inputs) = match (node.op, node.inputs.first()) {
             (Op::Act { activation }, Some(&source)) if self.absorbed[source.index()] => {
                 let action = Action::Norm { norm: self.norm(source), activation: Some(activation) };
                 (action, &self.network.node(source).inputs)
             }
-            _ => (self.action(id), &node.inputs),
+            _ => (self.action(id)?, &node.inputs),
         };
-        let inputs = inputs.iter().map(|input| input.index()).collect();
-        Step { action, inputs, output: id.index(), free: Vec::new() }
+        let inputs = inputs.iter().map(|input| self.sources[input.index()]).collect();
+        Some(Step { action, inputs, output: id.index(), free: Vec::new() })
     }
 
-    fn action(&self, id: NodeId) -> Action {
-        match self.network.node(id).op {
+    fn action(&self, id: NodeId) -> Option<Action> {
+        Some(match self.network.node(id).op {
             Op::Input { .. } => Action::Input,
             Op::Conv(conv) => self.weighted(id, conv),
             // A linear layer works on single pixels, as a 1x1 convolution does.
@@ -157,9 +194,9 @@ impl Compiler<'_> {
             Op::MaxPool(pool) => Action::MaxPool(pool),
             Op::AvgPool(pool) => Action::AvgPool(pool),
             Op::GlobalAvgPool => Action::GlobalAvgPool,
-            Op::Identity => Action::Identity,
             Op::Zero => Action::Zero,
-        }
+            Op::Identity => return None,
+        })
     }
 
     fn weighted(&self, id: NodeId, conv: Conv2d) -> Action {

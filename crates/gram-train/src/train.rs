@@ -10,9 +10,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{check_set, count_within, evaluate_model, logits};
+use crate::evaluate::{check_set, count_within, evaluate_model, images};
 use crate::optim::{Ema, OptimizerState};
-use crate::{ConfigError, Mode, Model, TrainConfig, TrainError, learning_rate, ops, resume};
+use crate::{ConfigError, Model, TrainConfig, TrainError, learning_rate, ops, resume};
 
 /// The images of a training.
 #[derive(Clone, Copy, Debug)]
@@ -143,14 +143,8 @@ pub fn train(
     }
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.n_threads.unwrap_or_else(rayon::current_num_threads))
-        .stack_size(stack_size(network))
         .build()?;
     pool.install(|| Run::start(network, data, config, seed)?.all(options))
-}
-
-/// Bytes of stack for each worker: candle walks and frees the graph of a training step recursively.
-fn stack_size(network: &Network) -> usize {
-    (16 << 20) + network.nodes().len() * (8 << 10)
 }
 
 /// What random numbers are for; each has its own stream.
@@ -253,18 +247,17 @@ impl<'a> Run<'a> {
                 return Ok(Epoch::Interrupted);
             }
             rate = self.rate(epoch * self.steps_per_epoch + step);
-            let logits = logits(&self.model, batch.pixels, self.network.input_shape(), Mode::Train)?;
-            let batch_loss = ops::cross_entropy(&logits, &batch.labels, self.config.label_smoothing)?;
-            let value = f64::from(batch_loss.to_scalar::<f32>()?);
-            if !value.is_finite() {
+            let images = images(batch.pixels, self.network.input_shape())?;
+            let gradients = self.model.gradients(&images, &batch.labels, self.config.label_smoothing)?;
+            if !gradients.loss.is_finite() {
                 return Ok(Epoch::Diverged { step });
             }
-            self.optimizer.step(&self.model, &batch_loss.backward()?, rate)?;
+            self.optimizer.step(&self.model, &gradients.by_tensor, rate)?;
             if let Some(ema) = &mut self.ema {
                 ema.update(&self.model)?;
             }
-            loss += value * batch.n as f64;
-            right += count_within(1, &logits, &batch.labels)?;
+            loss += gradients.loss * batch.n as f64;
+            right += count_within(1, &gradients.logits, &batch.labels)?;
             n += batch.n;
         }
         if !self.is_finite()? {

@@ -306,6 +306,16 @@ fn concatenations_of_any_number_of_maps() {
 }
 
 #[test]
+fn sums_of_any_number_of_terms() {
+    for n_terms in [1, 2, 3, 4, 7] {
+        let terms: Vec<Tensor> = (0..n_terms).map(|i| noise(i as u64, &[2, 3, 2, 3])).collect();
+        let expected = terms[1..].iter().fold(terms[0].clone(), |sum, term| sum.add(term).unwrap());
+        assert_close("sum", &numbers(&ops::add(&terms).unwrap()), &numbers(&expected), 1e-14);
+        check_gradients(&terms, ops::add);
+    }
+}
+
+#[test]
 fn cross_entropy_by_hand_and_by_differences() {
     let logits = Tensor::new(&[[0.0f64, 0.0, 0.0, 0.0]], &Device::Cpu).unwrap();
     let loss = ops::cross_entropy(&logits, &[2], 0.1).unwrap().to_scalar::<f64>().unwrap();
@@ -332,7 +342,8 @@ fn what_does_not_fit_is_refused() {
     assert!(ops::conv2d(&x, &noise(1, &[4, 2, 3, 3]), None, &Conv2d::new(2, 4, 3)).is_err());
     assert!(ops::max_pool(&x, &Pool::new(5, 1, 0)).is_err());
     assert!(ops::batch_norm(&x, &noise(1, &[4]), &noise(1, &[3]), None).is_err());
-    assert!(ops::concat(&[]).is_err());
+    assert!(ops::concat(&[]).is_err() && ops::add(&[]).is_err());
+    assert!(ops::add(&[x.clone(), noise(1, &[2, 3, 4, 5])]).is_err());
     assert!(ops::concat(&[x.clone(), noise(1, &[2, 3, 4, 5])]).is_err());
     assert!(ops::activation(&x.to_dtype(DType::U8).unwrap(), Activation::Relu).is_err());
     let logits = noise(1, &[2, 3]);

@@ -5,10 +5,10 @@
 //! the order of every sum is written out, so that results are the same bits for any number of threads and any vector width.
 
 pub(crate) mod activation;
-pub(crate) mod concat;
 pub(crate) mod conv;
 pub(crate) mod depthwise;
 pub(crate) mod gemm;
+pub(crate) mod join;
 pub(crate) mod loss;
 pub(crate) mod norm;
 pub(crate) mod pool;

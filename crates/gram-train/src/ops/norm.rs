@@ -3,10 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
 use gram_ir::{Activation, BATCH_NORM_EPS};
 
 use super::access::{by_dtype, dense, storage, tensor, values};
+use super::operator::{Operator, apply};
 use crate::kernels::Real;
 use crate::kernels::norm::{Moments, Normalise};
 
@@ -17,13 +18,6 @@ pub struct BatchMoments {
     pub mean: Vec<f64>,
     /// Unbiased variance, as torch keeps it in running statistics; 0 for a single element per channel.
     pub unbiased_var: Vec<f64>,
-}
-
-impl BatchMoments {
-    fn of(moments: &Moments) -> Self {
-        let unbiased = moments.count as f64 / (moments.count as f64 - 1.0).max(1.0);
-        Self { mean: moments.mean.clone(), unbiased_var: moments.var.iter().map(|var| var * unbiased).collect() }
-    }
 }
 
 /// `activation((x - mean) / sqrt(var + eps) · scale + shift)` with mean and variance of the batch itself, which come back too.
@@ -40,11 +34,10 @@ pub fn batch_norm(
     shift: &Tensor,
     activation: Option<Activation>,
 ) -> Result<(Tensor, BatchMoments)> {
-    let norm = normalise(x, [scale, shift], activation)?;
-    let moments = Arc::new(OnceLock::new());
-    let y = x.apply_op3(scale, shift, NormOp { norm, moments: Arc::clone(&moments), batch: true })?;
-    let moments = BatchMoments::of(moments.get().expect("invariant: the forward pass has set them"));
-    Ok((y, moments))
+    let op = NormOp::of_batch(x.dims(), activation)?;
+    let moments = op.moments_after();
+    let y = apply(op, &[x, scale, shift])?;
+    Ok((y, moments()))
 }
 
 /// [`batch_norm`] with given mean and variance, which get no gradient.
@@ -60,82 +53,95 @@ pub fn batch_norm_fixed(
     shift: &Tensor,
     activation: Option<Activation>,
 ) -> Result<Tensor> {
-    let norm = normalise(x, [scale, shift], activation)?;
-    if mean.dims() != scale.dims() || var.dims() != scale.dims() {
-        bail!("batch norm: mean {:?} and variance {:?} for scale {:?}", mean.dims(), var.dims(), scale.dims());
-    }
-    let numbers = |t: &Tensor| -> Result<Vec<f64>> {
-        by_dtype!(t.dtype(), "batch norm", T => Ok(values::<T>(t)?.iter().map(|v| v.to_f64()).collect()))
-    };
-    let moments = Moments { mean: numbers(mean)?, var: numbers(var)?, count: norm.n * norm.pixels };
-    x.apply_op3(scale, shift, NormOp { norm, moments: Arc::new(OnceLock::from(moments)), batch: false })
+    let op = NormOp::fixed(x.dims(), [mean, var], activation)?;
+    apply(op, &[x, scale, shift])
 }
 
-fn normalise(x: &Tensor, params: [&Tensor; 2], activation: Option<Activation>) -> Result<Normalise> {
-    let (n, channels, h, w) = x.dims4()?;
-    if let Some(param) = params.iter().find(|param| param.dims() != [channels]) {
-        bail!("batch norm: a parameter of shape {:?} for {channels} channels", param.dims());
-    }
-    if x.elem_count() == 0 {
-        bail!("batch norm: an empty batch");
-    }
-    Ok(Normalise { n, channels, pixels: h * w, eps: BATCH_NORM_EPS, activation })
-}
-
-struct NormOp {
+/// Batch norm of `[x, scale, shift]`.
+pub(crate) struct NormOp {
     norm: Normalise,
-    /// Set by the forward pass, read by the backward pass.
+    /// With batch statistics, set by the forward pass.
     moments: Arc<OnceLock<Moments>>,
     /// Whether the moments are those of the batch.
     batch: bool,
 }
 
 impl NormOp {
-    fn forward<T: Real>(&self, x: &[T], scale: &[T], shift: &[T]) -> Vec<T> {
-        let moments = self.moments.get_or_init(|| self.norm.moments(x));
-        self.norm.forward(x, moments, scale, shift)
+    /// With the statistics of the batch itself, for inputs of shape `dims`.
+    pub(crate) fn of_batch(dims: &[usize], activation: Option<Activation>) -> Result<Self> {
+        Ok(Self { norm: normalise(dims, activation)?, moments: Arc::new(OnceLock::new()), batch: true })
     }
 
-    fn backward<T: Real>(&self, x: &Tensor, scale: &Tensor, shift: &Tensor, g: &Tensor) -> Result<[Tensor; 3]> {
-        let moments = self.moments.get().expect("invariant: the forward pass came before");
+    /// With given mean and variance.
+    pub(crate) fn fixed(dims: &[usize], [mean, var]: [&Tensor; 2], activation: Option<Activation>) -> Result<Self> {
+        let norm = normalise(dims, activation)?;
+        if mean.dims() != [norm.channels] || var.dims() != [norm.channels] {
+            bail!("batch norm: mean {:?} and variance {:?} for {} channels", mean.dims(), var.dims(), norm.channels);
+        }
+        let numbers = |t: &Tensor| -> Result<Vec<f64>> {
+            by_dtype!(t.dtype(), "batch norm", T => Ok(values::<T>(t)?.iter().map(|v| v.to_f64()).collect()))
+        };
+        let moments = Moments { mean: numbers(mean)?, var: numbers(var)?, count: norm.n * norm.pixels };
+        Ok(Self { norm, moments: Arc::new(OnceLock::from(moments)), batch: false })
+    }
+
+    /// Gives the statistics of the batch once the forward pass has run.
+    pub(crate) fn moments_after(&self) -> impl FnOnce() -> BatchMoments + use<> {
+        let moments = Arc::clone(&self.moments);
+        move || {
+            let Moments { mean, var, count } = moments.get().expect("invariant: the forward pass has run");
+            let unbiased = *count as f64 / (*count as f64 - 1.0).max(1.0);
+            BatchMoments { mean: mean.clone(), unbiased_var: var.iter().map(|var| var * unbiased).collect() }
+        }
+    }
+
+    fn check(&self, params: [&Layout; 2]) -> Result<()> {
+        match params.iter().find(|param| param.dims() != [self.norm.channels]) {
+            Some(param) => {
+                bail!("batch norm: a parameter of shape {:?} for {} channels", param.dims(), self.norm.channels)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn differentiate<T: Real>(&self, inputs: &[&Tensor], g: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let &[x, scale, shift] = inputs else { bail!("batch norm: {} inputs", inputs.len()) };
+        let moments = self.moments.get().expect("invariant: the forward pass has run");
         let params = (&*values::<T>(scale)?, &*values::<T>(shift)?);
         let (dx, d_scale, d_shift) =
             self.norm.backward(&values::<T>(x)?, &values::<T>(g)?, moments, params, self.batch);
-        Ok([tensor(dx, x.shape())?, tensor(d_scale, scale.shape())?, tensor(d_shift, shift.shape())?])
+        let gradients = [tensor(dx, x.shape())?, tensor(d_scale, scale.shape())?, tensor(d_shift, shift.shape())?];
+        Ok(gradients.map(Some).into())
     }
 }
 
-impl CustomOp3 for NormOp {
+fn normalise(dims: &[usize], activation: Option<Activation>) -> Result<Normalise> {
+    let &[n, channels, h, w] = dims else { bail!("batch norm: an input of shape {dims:?}") };
+    if dims.contains(&0) {
+        bail!("batch norm: an empty input of shape {dims:?}");
+    }
+    Ok(Normalise { n, channels, pixels: h * w, eps: BATCH_NORM_EPS, activation })
+}
+
+impl Operator for NormOp {
     fn name(&self) -> &'static str {
         "batch norm"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        scale: &CpuStorage,
-        l_scale: &Layout,
-        shift: &CpuStorage,
-        l_shift: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn forward(&self, inputs: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
+        let &[(x, lx), (scale, l_scale), (shift, l_shift)] = inputs else {
+            bail!("batch norm: {} inputs", inputs.len())
+        };
+        self.check([l_scale, l_shift])?;
         by_dtype!(x.dtype(), "batch norm", T => {
-            let y = self.forward::<T>(&dense(x, lx)?, &dense(scale, l_scale)?, &dense(shift, l_shift)?);
+            let x = dense::<T>(x, lx)?;
+            let moments = self.moments.get_or_init(|| self.norm.moments(&x));
+            let y = self.norm.forward(&x, moments, &dense(scale, l_scale)?, &dense(shift, l_shift)?);
             Ok(storage(y, lx.shape().clone()))
         })
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        scale: &Tensor,
-        shift: &Tensor,
-        _: &Tensor,
-        g: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        by_dtype!(x.dtype(), "batch norm", T => {
-            let [dx, d_scale, d_shift] = self.backward::<T>(x, scale, shift, g)?;
-            Ok((Some(dx), Some(d_scale), Some(d_shift)))
-        })
+    fn backward(&self, inputs: &[&Tensor], g: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        by_dtype!(g.dtype(), "batch norm", T => self.differentiate::<T>(inputs, g))
     }
 }

@@ -1,137 +1,139 @@
-//! Activations and concatenation.
+//! Activations, sums and concatenation.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, bail};
 use gram_ir::Activation;
 
 use super::access::{by_dtype, dense, storage, tensor, values};
-use crate::kernels::{activation as kernel, concat as join};
+use super::operator::{Operator, apply};
+use crate::kernels::{activation as kernel, join};
 
 /// The activation of every element; its slope is that of the flat side at kinks (0 at 0 for ReLU), as in torch.
 ///
 /// # Errors
 /// If the tensor is not f32 or f64 on the CPU.
 pub fn activation(x: &Tensor, activation: Activation) -> Result<Tensor> {
-    x.apply_op1(ActOp(activation))
+    apply(ActOp(activation), &[x])
 }
 
-struct ActOp(Activation);
-
-impl CustomOp1 for ActOp {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> Result<(CpuStorage, Shape)> {
-        by_dtype!(x.dtype(), self.0, T => Ok(storage(kernel::forward::<T>(self.0, &dense(x, lx)?), lx.shape().clone())))
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
-        by_dtype!(x.dtype(), self.0, T => {
-            Ok(Some(tensor(kernel::backward::<T>(self.0, &values(x)?, &values(g)?), x.shape())?))
-        })
-    }
+/// The element-wise sum of tensors of one shape.
+///
+/// # Errors
+/// If there are none, their shapes differ, or they are not f32 or f64 of one type on the CPU.
+pub fn add(terms: &[Tensor]) -> Result<Tensor> {
+    joined(terms, AddOp)
 }
 
 /// Concatenation of `[n, c_i, h, w]` maps along channels.
 ///
-/// candle's own is right, but its gradient goes through strided views, element by element.
-///
 /// # Errors
 /// If there are no maps, their shapes differ in other than channels, or they are not f32 or f64 of one type on the CPU.
 pub fn concat(maps: &[Tensor]) -> Result<Tensor> {
-    let Some(first) = maps.first() else { bail!("concat: no maps") };
-    let (n, _, h, w) = first.dims4()?;
-    for map in maps {
-        let (other_n, _, other_h, other_w) = map.dims4()?;
-        if (other_n, other_h, other_w) != (n, h, w) {
-            bail!("concat: {:?} and {:?}", first.dims(), map.dims());
+    joined(maps, ConcatOp)
+}
+
+/// An associative operator on any number of tensors, as a tree: candle's tape takes three at most.
+fn joined<O: Operator + Copy + 'static>(tensors: &[Tensor], op: O) -> Result<Tensor> {
+    match tensors {
+        [] => bail!("{}: no tensors", op.name()),
+        [one] => Ok(one.clone()),
+        few if few.len() <= 3 => apply(op, &few.iter().collect::<Vec<_>>()),
+        many => {
+            let parts = many.chunks(many.len().div_ceil(3)).map(|part| joined(part, op));
+            joined(&parts.collect::<Result<Vec<_>>>()?, op)
         }
     }
-    joined(maps)
 }
 
-/// A tree of three-way joins, as an operator takes three tensors at most.
-fn joined(maps: &[Tensor]) -> Result<Tensor> {
-    match maps {
-        [map] => Ok(map.clone()),
-        [a, b] => a.apply_op2(b, ConcatOp),
-        [a, b, c] => a.apply_op3(b, c, ConcatOp),
-        _ => joined(&maps.chunks(maps.len().div_ceil(3)).map(joined).collect::<Result<Vec<_>>>()?),
+/// Activation of one input.
+#[derive(Clone, Copy)]
+pub(crate) struct ActOp(pub(crate) Activation);
+
+impl Operator for ActOp {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn forward(&self, inputs: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
+        let &[(x, lx)] = inputs else { bail!("{}: {} inputs", self.0, inputs.len()) };
+        by_dtype!(x.dtype(), self.0, T => Ok(storage(kernel::forward::<T>(self.0, &dense(x, lx)?), lx.shape().clone())))
+    }
+
+    fn backward(&self, inputs: &[&Tensor], g: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let &[x] = inputs else { bail!("{}: {} inputs", self.0, inputs.len()) };
+        by_dtype!(g.dtype(), self.0, T => {
+            Ok(vec![Some(tensor(kernel::backward::<T>(self.0, &values(x)?, &values(g)?), x.shape())?)])
+        })
     }
 }
 
-struct ConcatOp;
+/// Sum of one or more inputs of one shape.
+#[derive(Clone, Copy)]
+pub(crate) struct AddOp;
 
-impl ConcatOp {
-    fn forward(&self, parts: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
-        let Some(&(first, layout)) = parts.first() else { bail!("concat: no maps") };
-        let (n, _, h, w) = layout.shape().dims4()?;
-        let lens: Vec<usize> = parts.iter().map(|(_, layout)| layout.shape().elem_count() / n.max(1)).collect();
-        let channels = lens.iter().sum::<usize>() / (h * w).max(1);
-        by_dtype!(first.dtype(), "concat", T => {
-            let parts: Vec<_> = parts.iter().map(|(s, l)| dense::<T>(s, l)).collect::<Result<_>>()?;
-            let slices: Vec<&[T]> = parts.iter().map(|part| &**part).collect();
-            Ok(storage(join::forward(n, &slices, &lens), (n, channels, h, w)))
+impl Operator for AddOp {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn forward(&self, inputs: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
+        let Some(&(first, layout)) = inputs.first() else { bail!("add: no terms") };
+        if let Some((_, other)) = inputs.iter().find(|(_, other)| other.shape() != layout.shape()) {
+            bail!("add: {:?} and {:?}", layout.dims(), other.dims());
+        }
+        by_dtype!(first.dtype(), "add", T => {
+            let terms: Vec<_> = inputs.iter().map(|(s, l)| dense::<T>(s, l)).collect::<Result<_>>()?;
+            let slices: Vec<&[T]> = terms.iter().map(|term| &**term).collect();
+            Ok(storage(join::sum(&slices), layout.shape().clone()))
         })
     }
 
-    fn backward<const N: usize>(&self, parts: [&Tensor; N], g: &Tensor) -> Result<[Option<Tensor>; N]> {
+    fn backward(&self, inputs: &[&Tensor], g: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(g.clone()); inputs.len()])
+    }
+}
+
+/// Concatenation of one or more maps along channels.
+#[derive(Clone, Copy)]
+pub(crate) struct ConcatOp;
+
+impl Operator for ConcatOp {
+    fn name(&self) -> &'static str {
+        "concat"
+    }
+
+    fn forward(&self, inputs: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
+        let Some(&(first, layout)) = inputs.first() else { bail!("concat: no maps") };
+        let (n, _, h, w) = layout.shape().dims4()?;
+        let mut lens = Vec::with_capacity(inputs.len());
+        for (_, other) in inputs {
+            let (other_n, other_c, other_h, other_w) = other.shape().dims4()?;
+            if (other_n, other_h, other_w) != (n, h, w) {
+                bail!("concat: {:?} and {:?}", layout.dims(), other.dims());
+            }
+            lens.push(other_c * h * w);
+        }
+        let channels = lens.iter().sum::<usize>() / (h * w).max(1);
+        by_dtype!(first.dtype(), "concat", T => {
+            let parts: Vec<_> = inputs.iter().map(|(s, l)| dense::<T>(s, l)).collect::<Result<_>>()?;
+            let slices: Vec<&[T]> = parts.iter().map(|part| &**part).collect();
+            Ok(storage(join::concat(n, &slices, &lens), (n, channels, h, w)))
+        })
+    }
+
+    fn backward(&self, inputs: &[&Tensor], g: &Tensor, wanted: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let n = g.dim(0)?;
         let mut offset = 0;
-        let mut gradients = [const { None }; N];
-        for (gradient, part) in gradients.iter_mut().zip(parts) {
-            let len = part.elem_count() / n.max(1);
-            if part.track_op() {
-                *gradient = Some(by_dtype!(g.dtype(), "concat", T => {
-                    tensor(join::part::<T>(n, &values(g)?, offset, len), part.shape())?
-                }));
+        let mut gradients = Vec::with_capacity(inputs.len());
+        by_dtype!(g.dtype(), "concat", T => {
+            let g = values::<T>(g)?;
+            for (part, &wanted) in inputs.iter().zip(wanted) {
+                let len = part.elem_count() / n.max(1);
+                let gradient = wanted.then(|| tensor(join::part(n, &g, offset, len), part.shape()));
+                gradients.push(gradient.transpose()?);
+                offset += len;
             }
-            offset += len;
-        }
+        });
         Ok(gradients)
-    }
-}
-
-impl CustomOp2 for ConcatOp {
-    fn name(&self) -> &'static str {
-        "concat"
-    }
-
-    fn cpu_fwd(&self, a: &CpuStorage, la: &Layout, b: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.forward(&[(a, la), (b, lb)])
-    }
-
-    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok(self.backward([a, b], g)?.into())
-    }
-}
-
-impl CustomOp3 for ConcatOp {
-    fn name(&self) -> &'static str {
-        "concat"
-    }
-
-    fn cpu_fwd(
-        &self,
-        a: &CpuStorage,
-        la: &Layout,
-        b: &CpuStorage,
-        lb: &Layout,
-        c: &CpuStorage,
-        lc: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.forward(&[(a, la), (b, lb), (c, lc)])
-    }
-
-    fn bwd(
-        &self,
-        a: &Tensor,
-        b: &Tensor,
-        c: &Tensor,
-        _: &Tensor,
-        g: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        Ok(self.backward([a, b, c], g)?.into())
     }
 }

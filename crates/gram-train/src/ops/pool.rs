@@ -1,10 +1,11 @@
 //! Pooling.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, bail};
 use gram_ir::{Op, Pool, Shape as MapShape};
 
 use super::access::{by_dtype, dense, storage, tensor, values};
+use super::operator::{Operator, apply};
 use crate::kernels::pool::{Windows, global_average, global_average_backward};
 
 /// The maximum of each window; the gradient goes to the first of equal maxima, as in torch.
@@ -14,7 +15,7 @@ use crate::kernels::pool::{Windows, global_average, global_average_backward};
 /// # Errors
 /// If the window does not fit, or the tensor is not f32 or f64 on the CPU.
 pub fn max_pool(x: &Tensor, pool: &Pool) -> Result<Tensor> {
-    x.apply_op1(PoolOp { windows: windows(x, Op::MaxPool(*pool), *pool)?, kind: Kind::Max })
+    apply(PoolOp::max(x.dims(), *pool)?, &[x])
 }
 
 /// The mean of each window over the pixels inside the image.
@@ -24,7 +25,7 @@ pub fn max_pool(x: &Tensor, pool: &Pool) -> Result<Tensor> {
 /// # Errors
 /// As [`max_pool`].
 pub fn avg_pool(x: &Tensor, pool: &Pool) -> Result<Tensor> {
-    x.apply_op1(PoolOp { windows: windows(x, Op::AvgPool(*pool), *pool)?, kind: Kind::Average })
+    apply(PoolOp::average(x.dims(), *pool)?, &[x])
 }
 
 /// The mean of each plane: `[n, c, h, w]` to `[n, c, 1, 1]`.
@@ -32,15 +33,7 @@ pub fn avg_pool(x: &Tensor, pool: &Pool) -> Result<Tensor> {
 /// # Errors
 /// If planes are empty, or the tensor is not f32 or f64 on the CPU.
 pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
-    let (n, c, h, w) = x.dims4()?;
-    Op::GlobalAvgPool.output_shape(&[MapShape::chw(c, h, w)]).map_err(candle_core::Error::wrap)?;
-    x.apply_op1(GlobalOp { n, c, pixels: h * w })
-}
-
-fn windows(x: &Tensor, op: Op, pool: Pool) -> Result<Windows> {
-    let (n, channels, h, w) = x.dims4()?;
-    let output = op.output_shape(&[MapShape::chw(channels, h, w)]).map_err(candle_core::Error::wrap)?;
-    Ok(Windows { pool, n, channels, h, w, h_out: output.h, w_out: output.w })
+    apply(GlobalOp::new(x.dims())?, &[x])
 }
 
 #[derive(Clone, Copy)]
@@ -49,12 +42,31 @@ enum Kind {
     Average,
 }
 
-struct PoolOp {
+/// Pooling over windows.
+pub(crate) struct PoolOp {
     windows: Windows,
     kind: Kind,
 }
 
-impl CustomOp1 for PoolOp {
+impl PoolOp {
+    /// Maxima of inputs of shape `dims`.
+    pub(crate) fn max(dims: &[usize], pool: Pool) -> Result<Self> {
+        Ok(Self { windows: windows(dims, Op::MaxPool(pool), pool)?, kind: Kind::Max })
+    }
+
+    /// Means of inputs of shape `dims`.
+    pub(crate) fn average(dims: &[usize], pool: Pool) -> Result<Self> {
+        Ok(Self { windows: windows(dims, Op::AvgPool(pool), pool)?, kind: Kind::Average })
+    }
+}
+
+fn windows(dims: &[usize], op: Op, pool: Pool) -> Result<Windows> {
+    let &[n, channels, h, w] = dims else { bail!("{}: an input of shape {dims:?}", op.kind()) };
+    let output = op.output_shape(&[MapShape::chw(channels, h, w)]).map_err(candle_core::Error::wrap)?;
+    Ok(Windows { pool, n, channels, h, w, h_out: output.h, w_out: output.w })
+}
+
+impl Operator for PoolOp {
     fn name(&self) -> &'static str {
         match self.kind {
             Kind::Max => "max pool",
@@ -62,7 +74,8 @@ impl CustomOp1 for PoolOp {
         }
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn forward(&self, inputs: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
+        let &[(x, lx)] = inputs else { bail!("{}: {} inputs", self.name(), inputs.len()) };
         let Windows { n, channels, h_out, w_out, .. } = self.windows;
         by_dtype!(x.dtype(), self.name(), T => {
             let x = dense::<T>(x, lx)?;
@@ -74,40 +87,54 @@ impl CustomOp1 for PoolOp {
         })
     }
 
-    fn bwd(&self, x: &Tensor, _: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
-        by_dtype!(x.dtype(), self.name(), T => {
-            let dx = {
-                let (x, g) = (values::<T>(x)?, values::<T>(g)?);
-                match self.kind {
-                    Kind::Max => self.windows.max_backward(&x, &g),
-                    Kind::Average => self.windows.average_backward(&x, &g),
-                }
+    fn backward(&self, inputs: &[&Tensor], g: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let &[x] = inputs else { bail!("{}: {} inputs", self.name(), inputs.len()) };
+        by_dtype!(g.dtype(), self.name(), T => {
+            let (data, g) = (values::<T>(x)?, values::<T>(g)?);
+            let dx = match self.kind {
+                Kind::Max => self.windows.max_backward(&data, &g),
+                Kind::Average => self.windows.average_backward(&data, &g),
             };
-            Ok(Some(tensor(dx, x.shape())?))
+            Ok(vec![Some(tensor(dx, x.shape())?)])
         })
     }
 }
 
-struct GlobalOp {
+/// Pooling over whole planes.
+pub(crate) struct GlobalOp {
     n: usize,
     c: usize,
     pixels: usize,
 }
 
-impl CustomOp1 for GlobalOp {
+impl GlobalOp {
+    /// For inputs of shape `dims`.
+    pub(crate) fn new(dims: &[usize]) -> Result<Self> {
+        let &[n, c, h, w] = dims else { bail!("global average pool: an input of shape {dims:?}") };
+        Op::GlobalAvgPool.output_shape(&[MapShape::chw(c, h, w)]).map_err(candle_core::Error::wrap)?;
+        if h * w == 0 {
+            bail!("global average pool: empty planes of shape {dims:?}");
+        }
+        Ok(Self { n, c, pixels: h * w })
+    }
+}
+
+impl Operator for GlobalOp {
     fn name(&self) -> &'static str {
         "global average pool"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn forward(&self, inputs: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
+        let &[(x, lx)] = inputs else { bail!("{}: {} inputs", self.name(), inputs.len()) };
         by_dtype!(x.dtype(), self.name(), T => {
             Ok(storage(global_average::<T>(self.pixels, &dense(x, lx)?), (self.n, self.c, 1, 1)))
         })
     }
 
-    fn bwd(&self, x: &Tensor, _: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
-        by_dtype!(x.dtype(), self.name(), T => {
-            Ok(Some(tensor(global_average_backward::<T>(self.pixels, &values(g)?), x.shape())?))
+    fn backward(&self, inputs: &[&Tensor], g: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let &[x] = inputs else { bail!("{}: {} inputs", self.name(), inputs.len()) };
+        by_dtype!(g.dtype(), self.name(), T => {
+            Ok(vec![Some(tensor(global_average_backward::<T>(self.pixels, &values(g)?), x.shape())?)])
         })
     }
 }

@@ -1,11 +1,14 @@
-//! Concatenation along channels.
+//! Sums and concatenation of tensors.
 
 use rayon::prelude::*;
 
-use super::{Real, images_per_chunk};
+use super::{Real, images_per_chunk, vectorised};
+
+/// Elements that one parallel task adds.
+const TASK: usize = 1 << 14;
 
 /// Puts the images of `parts` behind each other; `lens` are the elements of one image of each part.
-pub(crate) fn forward<T: Real>(n: usize, parts: &[&[T]], lens: &[usize]) -> Vec<T> {
+pub(crate) fn concat<T: Real>(n: usize, parts: &[&[T]], lens: &[usize]) -> Vec<T> {
     let total: usize = lens.iter().sum();
     let images = images_per_chunk(n);
     let mut y = vec![T::zero(); n * total];
@@ -33,4 +36,33 @@ pub(crate) fn part<T: Real>(n: usize, g: &[T], offset: usize, len: usize) -> Vec
         }
     });
     out
+}
+
+/// The element-wise sum of `terms`, from the first to the last.
+pub(crate) fn sum<T: Real>(terms: &[&[T]]) -> Vec<T> {
+    let Some((first, rest)) = terms.split_first() else { return Vec::new() };
+    let mut total = first.to_vec();
+    total.par_chunks_mut(TASK).enumerate().for_each(|(task, total)| {
+        for term in rest {
+            let start = task * TASK;
+            vectorised(AddTo { term: &term[start..start + total.len()], total: &mut *total });
+        }
+    });
+    total
+}
+
+struct AddTo<'a, T> {
+    term: &'a [T],
+    total: &'a mut [T],
+}
+
+impl<T: Real> pulp::NullaryFnOnce for AddTo<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (total, &term) in self.total.iter_mut().zip(self.term) {
+            *total += term;
+        }
+    }
 }
