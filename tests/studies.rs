@@ -60,7 +60,7 @@ fn a_study_keeps_its_promises() {
     let records = read_journal(&dir.join("journal.jsonl")).unwrap();
     let children: Vec<_> =
         records.iter().filter_map(|r| if let Record::Child(c) = r { Some(c) } else { None }).collect();
-    assert!(children.iter().all(|child| child.macs.0 <= 250_000 && child.params.0 <= 6_000));
+    assert!(children.iter().all(|child| child.macs <= 250_000 && child.params <= 6_000));
     let keys: std::collections::BTreeSet<_> = children.iter().map(|child| child.key).collect();
     assert_eq!((children.len(), keys.len()), (12, 12));
 
