@@ -21,7 +21,7 @@ pub enum PruneError {
         smallest_params: Params,
     },
     /// There are not as many stages as the space has.
-    #[error("the space has {expected} stages, there are weights for {got}")]
+    #[error("there are weights for {got} stages, the space has {expected}")]
     Stages {
         /// Stages of the space.
         expected: usize,
@@ -55,7 +55,7 @@ pub enum PruneError {
     /// The space is not usable.
     #[error(transparent)]
     Space(#[from] SpaceError),
-    /// Not one combination of thresholds gives a network: a layer does not fit the image, say.
+    /// Not one combination of thresholds gives a network, as a layer does not fit the image, say; or a network of the front is too large.
     #[error(transparent)]
     Lower(#[from] LowerError),
 }

@@ -31,4 +31,4 @@ mod pareto;
 mod prune;
 
 pub use error::PruneError;
-pub use prune::{Candidate, PrunableStage, Pruned, prune};
+pub use prune::{Candidate, MAX_FRONT, PrunableStage, Pruned, prune};

@@ -29,16 +29,23 @@ pub struct Candidate {
     pub thresholds: Vec<f64>,
 }
 
-/// What pruning gives: all networks within the limits that are best in some respect.
+/// What pruning gives: networks within the limits that are best in some respect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pruned {
     /// The network with the largest retained weight; of those, the one with fewest MACs, then fewest params.
     pub best: Candidate,
-    /// All networks that no other dominates in retained weight, MACs and params; by descending retained weight, [`Pruned::best`] first.
+    /// Networks that no other dominates in retained weight, MACs and params; by descending retained weight, [`Pruned::best`] first.
+    ///
+    /// All of them, or [`MAX_FRONT`] at even distances in that order where there are more, first and last included.
     pub front: Vec<Candidate>,
+    /// Networks within the limits that no other dominates: as many as [`Pruned::front`] has, or more.
+    pub n_undominated: usize,
     /// For each stage the number of different cells that its thresholds leave; all their combinations were considered.
     pub n_candidates: Vec<usize>,
 }
+
+/// [`Pruned::front`] has at most so many networks: smooth weights can leave more than ten thousand undominated.
+pub const MAX_FRONT: usize = 100;
 
 /// The networks within `limits` that one threshold per stage leaves of the complete DAGs, and that no other beats.
 ///
@@ -56,13 +63,13 @@ pub struct Pruned {
 ///
 /// # Errors
 /// [`PruneError::LimitsUnmeetable`] with the smallest possible costs; another [`PruneError`] if stages, weights or the space are not
-/// usable, or if no network fits the input.
+/// usable, if no network fits the input, or if one of the front has more than [`MAX_NODES`](gram_ir::MAX_NODES).
 /// # Panics
 /// If costs of parts do not add up to the network's: a bug.
 /// # Source
 /// ALGORITHMS 1.6 \[ours\], in the spirit of the paper's structure-level pruning; the cap on in-edges is \[ours\] too.
 /// # Complexity
-/// One lowering per stage, threshold and channels that the stage before can give, and one per network of the front.
+/// One lowering per stage, threshold and number of channels that the stage before can give, and one per network of the front.
 pub fn prune(
     space: &Space,
     input: Shape,
@@ -74,12 +81,12 @@ pub fn prune(
     let candidates: Vec<Vec<StageCandidate>> =
         stages.iter().map(|stage| stage_candidates(stage.ops, stage.weights, space.max_in_degree)).collect();
     let costs = Costs::new(space, input, num_classes, &candidates)?;
-    let finish = |combination: Combination| finish(space, input, num_classes, &candidates, combination);
-    let front: Vec<Candidate> =
-        join(&candidates, &costs, limits).into_iter().map(finish).collect::<Result<_, LowerError>>()?;
+    let undominated = join(&candidates, &costs, limits);
+    let finish = |combination: &Combination| finish(space, input, num_classes, &candidates, combination);
+    let front = spread(&undominated, MAX_FRONT).map(finish).collect::<Result<Vec<_>, LowerError>>()?;
     let n_candidates = candidates.iter().map(Vec::len).collect();
     match front.first() {
-        Some(best) => Ok(Pruned { best: best.clone(), front, n_candidates }),
+        Some(best) => Ok(Pruned { best: best.clone(), front, n_undominated: undominated.len(), n_candidates }),
         None => {
             let PartCost { macs, params } = costs.least();
             Err(PruneError::LimitsUnmeetable { limits: *limits, smallest_macs: macs, smallest_params: params })
@@ -111,13 +118,19 @@ fn check_stage(stage: usize, given: &PrunableStage<'_>, space: &StageSpace) -> R
     }
 }
 
+/// All items, or `most` (two or more) at even distances, first and last included.
+fn spread<T>(items: &[T], most: usize) -> impl Iterator<Item = &T> {
+    let n = items.len().min(most);
+    (0..n).map(move |i| if items.len() <= most { &items[i] } else { &items[i * (items.len() - 1) / (most - 1)] })
+}
+
 /// The whole network, lowered for its exact cost.
 fn finish(
     space: &Space,
     input: Shape,
     num_classes: usize,
     candidates: &[Vec<StageCandidate>],
-    combination: Combination,
+    combination: &Combination,
 ) -> Result<Candidate, LowerError> {
     let picked: Vec<&StageCandidate> = candidates.iter().zip(&combination.picks).map(|(stage, &i)| &stage[i]).collect();
     let cells: Vec<Cell> = picked.iter().map(|candidate| candidate.cell.clone()).collect();
@@ -127,4 +140,19 @@ fn finish(
     assert_eq!((cost.macs, cost.params), (macs, params), "invariant: costs of stem, stages and head add up");
     let thresholds = picked.iter().map(|candidate| candidate.threshold).collect();
     Ok(Candidate { architecture, cost, retained_weight: combination.retained_weight, thresholds })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_are_spread_evenly() {
+        let spread = |n: usize, most| spread(&(0..n).collect::<Vec<_>>(), most).copied().collect::<Vec<_>>();
+        assert_eq!(spread(0, 3), Vec::<usize>::new());
+        assert_eq!(spread(3, 3), [0, 1, 2]);
+        assert_eq!(spread(4, 3), [0, 1, 3]);
+        assert_eq!(spread(101, 3), [0, 50, 100]);
+        assert!(spread(101, 100).is_sorted_by(|a, b| a < b));
+    }
 }
