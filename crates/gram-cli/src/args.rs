@@ -19,7 +19,7 @@ pub(crate) enum Command {
     Search(SearchArgs),
     /// Show what limits a space can meet, before any training
     Space(SpaceArgs),
-    /// Prune a study's meta-graph to other limits, without any training
+    /// Prune a study's meta-graph to other limits (none given: its own), without any training
     Prune(PruneArgs),
     /// Train an architecture, or continue its training
     Train(TrainArgs),

@@ -22,8 +22,8 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Starts at `done_before` of `total`.
-    pub(crate) fn new(what: &'static str, total: usize, done_before: usize) -> Self {
+    /// Starts at `done_before` of `total`, the steps after it having begun at `started`.
+    pub(crate) fn new(what: &'static str, total: usize, done_before: usize, started: Instant) -> Self {
         let bar = output::is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg}");
@@ -32,7 +32,7 @@ impl Progress {
             bar.set_position(done_before as u64);
             bar
         });
-        Self { what, total, done: done_before, done_before, started: Instant::now(), last_line: None, bar }
+        Self { what, total, done: done_before, done_before, started, last_line: None, bar }
     }
 
     /// Says how far it is, with a few words about the last step.
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn steps_done_before_do_not_count_as_speed() {
-        let mut progress = Progress::new("children", 10, 8);
+        let mut progress = Progress::new("children", 10, 8, Instant::now());
         assert_eq!(progress.time_left(), None);
         progress.step(9, "");
         assert!(progress.time_left().is_some());

@@ -12,7 +12,11 @@ pub(crate) fn run(command: &DataCommand) -> Result<()> {
             let options = LoadOptions { image_size: *image_size, ..LoadOptions::default() };
             let dataset = gram_data::open(data, &options).or_fail(Kind::Data)?;
             let info = gram_data::describe(&dataset);
-            if *json { output::json(&info) } else { Ok(print(&info)) }
+            if *json {
+                return output::json(&info);
+            }
+            print(&info);
+            Ok(())
         }
         DataCommand::List => {
             output::line(LIST);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use gram_data::Normalisation;
 use gram_ir::grouped;
@@ -88,7 +89,11 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     };
     let winner = finish.run(&report)?;
     let summary = summary(&args.output, &config, &report, &winner)?;
-    if args.json { output::json(&summary) } else { Ok(print(&summary)) }
+    if args.json {
+        return output::json(&summary);
+    }
+    print(&summary);
+    Ok(())
 }
 
 /// Runs the rounds, or replays those that an earlier run journaled.
@@ -114,7 +119,7 @@ fn search(
         let pruned = prune(&space, input, num_classes, meta, &limits).ok()?;
         Some(pruned.best.architecture.canonical_key())
     };
-    let mut observer = Reporter { progress: None };
+    let mut observer = Reporter { progress: None, started: Instant::now() };
     let run = Run { evaluator, executor, observer: &mut observer, interrupt: flag, pruned: &pruned };
     let report = opened.run(run).map_err(study_failure)?;
     if report.stop == StopReason::Interrupted {
@@ -126,6 +131,7 @@ fn search(
 /// Draws the search's progress.
 struct Reporter {
     progress: Option<Progress>,
+    started: Instant,
 }
 
 impl Observer for Reporter {
@@ -134,7 +140,8 @@ impl Observer for Reporter {
         if child.duration.is_none() {
             return;
         }
-        let progress = self.progress.get_or_insert_with(|| Progress::new("child", child.n_total, child.n_done - 1));
+        let progress =
+            self.progress.get_or_insert_with(|| Progress::new("child", child.n_total, child.n_done - 1, self.started));
         let percent = |top1: Option<f64>| top1.map_or("diverged".into(), |top1| format!("{:.2} %", top1 * 100.0));
         let message =
             format!("validation {}  best {}", percent(child.validation_top1), percent(child.best_validation_top1));

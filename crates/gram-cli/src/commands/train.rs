@@ -62,7 +62,11 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     onnx::export(&args.output.join("model.onnx"), design.name(), &weights, &network, &preprocessing, &splits)?;
     save_json(&args.output.join("metrics.json"), &metrics)?;
     let _ = std::fs::remove_file(&checkpoint);
-    if args.json { output::json(&metrics) } else { Ok(print(&metrics, &args.output)) }
+    if args.json {
+        return output::json(&metrics);
+    }
+    print(&metrics, &args.output);
+    Ok(())
 }
 
 fn overrides(args: &TrainArgs) -> Result<Table> {

@@ -36,10 +36,7 @@ impl<'a> ProxyEvaluator<'a> {
         interrupt: &'a AtomicBool,
     ) -> Result<Self> {
         let (proxy, seed) = (&config.proxy, config.data.split_seed);
-        let (settings, data) = (
-            serde_json::to_string(proxy),
-            serde_json::to_string(&config.data.without_path()),
-        );
+        let (settings, data) = (serde_json::to_string(proxy), serde_json::to_string(&config.data.without_path()));
         let settings = settings.or_fail_with(Kind::Internal, "writing the proxy's settings")?;
         let data = data.or_fail_with(Kind::Internal, "writing the splits' settings")?;
         let digest = &preprocessing.data_digest;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use gram_data::{ImageSet, Normalisation, Splits};
 use gram_ir::{Design, Network, Weights};
@@ -40,10 +41,11 @@ impl Training<'_> {
             validation: Some(&self.splits.validation),
             normalisation: &self.preprocessing.normalisation,
         };
+        let started = Instant::now();
         let mut progress: Option<Progress> = None;
         let total = self.config.epochs;
         let mut observer = |report: &EpochReport| {
-            let progress = progress.get_or_insert_with(|| Progress::new("epoch", total, report.epoch - 1));
+            let progress = progress.get_or_insert_with(|| Progress::new("epoch", total, report.epoch - 1, started));
             progress.step(report.epoch, &describe(report));
             Control::Continue
         };
