@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::gemm::{PackedRows, add_transposed_product};
-use super::{LANES, Real, images_per_chunk, sum_in_order, vectorised};
+use super::gemm::{PackedRows, add_transposed_product, block_product};
+use super::{LANES, Real, add_lanes, images_per_chunk, sum_in_order, vectorised};
 
 /// Elements of gathered input that the weight gradient keeps at once, so that they stay in the L2 cache.
 const BLOCK_ELEMENTS: usize = 1 << 15;
@@ -96,17 +96,17 @@ impl<T: Real> pulp::NullaryFnOnce for Forward<'_, T> {
         for (group, weights) in self.packed.iter().enumerate() {
             for first in (0..self.gather.columns()).step_by(LANES) {
                 self.gather.input_panel(group, first, &mut panel);
-                weights.multiply(&panel, |row, lanes| {
-                    let channel = group * geometry.group_out() + row;
-                    let mut lanes = *lanes;
-                    if let Some(bias) = self.bias {
-                        lanes.iter_mut().for_each(|value| *value += bias[channel]);
+                for (first_row, n_rows, quads) in weights.blocks() {
+                    for (i, lanes) in block_product(quads, &panel).into_iter().enumerate().take(n_rows) {
+                        let channel = group * geometry.group_out() + first_row + i;
+                        let bias = self.bias.map_or(T::zero(), |bias| bias[channel]);
+                        let lanes = add_lanes(lanes, &[bias; LANES]);
+                        for run in self.gather.runs(first) {
+                            let start = run.output_offset(&geometry, channel);
+                            copy_run(&mut self.y[start..start + run.len], &lanes[run.lane..run.lane + run.len]);
+                        }
                     }
-                    self.gather.for_each_run(first, |run| {
-                        let start = run.output_offset(&geometry, channel);
-                        copy_run(&mut self.y[start..start + run.len], &lanes[run.lane..run.lane + run.len]);
-                    });
-                });
+                }
             }
         }
     }
@@ -187,9 +187,11 @@ impl<T: Real> pulp::NullaryFnOnce for Backward<'_, T> {
                     let gs = &mut gs[i * group_out * LANES..(i + 1) * group_out * LANES];
                     self.gather.output_panel(group, first, self.g, gs);
                     if let Some(dx) = self.dx.as_deref_mut() {
-                        weights.multiply(gs, |row, lanes| {
-                            dcol[row * LANES..(row + 1) * LANES].copy_from_slice(lanes);
-                        });
+                        for (first_row, n_rows, quads) in weights.blocks() {
+                            let product = block_product(quads, gs);
+                            let target = dcol[first_row * LANES..].as_chunks_mut::<LANES>().0;
+                            target[..n_rows].copy_from_slice(&product[..n_rows]);
+                        }
                         self.gather.scatter(group, first, &dcol, dx);
                     }
                 }
@@ -215,6 +217,37 @@ impl Run {
     #[inline(always)]
     fn output_offset(&self, geometry: &Geometry, channel: usize) -> usize {
         ((self.image * geometry.c_out + channel) * geometry.h_out + self.row) * geometry.w_out + self.column
+    }
+}
+
+/// The [`Run`]s of one panel.
+struct Runs {
+    h_out: usize,
+    w_out: usize,
+    n_lanes: usize,
+    lane: usize,
+    image: usize,
+    row: usize,
+    column: usize,
+}
+
+impl Iterator for Runs {
+    type Item = Run;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Run> {
+        if self.lane == self.n_lanes {
+            return None;
+        }
+        let Self { lane, image, row, column, .. } = *self;
+        let len = (self.n_lanes - lane).min(self.w_out - column);
+        self.lane += len;
+        self.column = 0;
+        self.row += 1;
+        if self.row == self.h_out {
+            (self.row, self.image) = (0, image + 1);
+        }
+        Some(Run { lane, len, image, row, column })
     }
 }
 
@@ -244,24 +277,13 @@ impl<'a, T: Real> Gather<'a, T> {
         self.n_images * self.geometry.h_out * self.geometry.w_out
     }
 
+    /// The pieces of rows that columns `first..first + LANES` are made of.
     #[inline(always)]
-    fn for_each_run(&self, first: usize, mut f: impl FnMut(Run)) {
+    fn runs(&self, first: usize) -> Runs {
         let Geometry { h_out, w_out, .. } = self.geometry;
+        let row = first / w_out;
         let n_lanes = LANES.min(self.columns() - first);
-        let (mut row, mut column) = (first / w_out, first % w_out);
-        let mut image = row / h_out;
-        row %= h_out;
-        let mut lane = 0;
-        while lane < n_lanes {
-            let len = (n_lanes - lane).min(w_out - column);
-            f(Run { lane, len, image, row, column });
-            lane += len;
-            column = 0;
-            row += 1;
-            if row == h_out {
-                (row, image) = (0, image + 1);
-            }
-        }
+        Runs { h_out, w_out, n_lanes, lane: 0, image: row / h_out, row: row % h_out, column: first % w_out }
     }
 
     /// Calls `f(panel offset, input offset, len)` for every piece of a run that a kernel tap finds inside the image.
@@ -296,7 +318,7 @@ impl<'a, T: Real> Gather<'a, T> {
         if self.geometry.kernel > 1 || self.geometry.padding > 0 || first + LANES > self.columns() {
             panel.fill(T::zero());
         }
-        self.for_each_run(first, |run| {
+        for run in self.runs(first) {
             self.for_each_piece(group, &run, |at, from, len| {
                 if stride == 1 {
                     copy_run(&mut panel[at..at + len], &self.x[from..from + len]);
@@ -305,14 +327,14 @@ impl<'a, T: Real> Gather<'a, T> {
                     panel[at..at + len].iter_mut().zip(source).for_each(|(to, from)| *to = *from);
                 }
             });
-        });
+        }
     }
 
     /// Adds `panel` `[depth][LANES]` to the input's gradient: the transpose of [`Self::input_panel`].
     #[inline(always)]
     fn scatter(&self, group: usize, first: usize, panel: &[T], dx: &mut [T]) {
         let stride = self.geometry.stride;
-        self.for_each_run(first, |run| {
+        for run in self.runs(first) {
             self.for_each_piece(group, &run, |at, to, len| {
                 if stride == 1 {
                     add_run(&mut dx[to..to + len], &panel[at..at + len]);
@@ -321,7 +343,7 @@ impl<'a, T: Real> Gather<'a, T> {
                     target.zip(&panel[at..at + len]).for_each(|(to, from)| *to += *from);
                 }
             });
-        });
+        }
     }
 
     /// Fills `panel` `[c_out / groups][LANES]` with columns `first..first + LANES` of an output-shaped slice.
@@ -331,12 +353,12 @@ impl<'a, T: Real> Gather<'a, T> {
             panel.fill(T::zero());
         }
         let group_out = self.geometry.group_out();
-        self.for_each_run(first, |run| {
+        for run in self.runs(first) {
             for (row, lanes) in panel.chunks_exact_mut(LANES).enumerate() {
                 let start = run.output_offset(&self.geometry, group * group_out + row);
                 copy_run(&mut lanes[run.lane..run.lane + run.len], &g[start..start + run.len]);
             }
-        });
+        }
     }
 }
 

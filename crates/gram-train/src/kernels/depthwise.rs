@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::conv::{Geometry, Gradients};
-use super::{LANES, Real, images_per_chunk, sum_in_order, sum_lanes, vectorised};
+use super::{LANES, Real, add_lanes, add_products, add_scaled, images_per_chunk, sum_in_order, sum_lanes, vectorised};
 
 /// Flat elements that are worked on at once, so that they stay in the L1 cache.
 const FLAT_ELEMENTS: usize = 2048;
@@ -143,14 +143,17 @@ impl Flat {
 #[inline(always)]
 fn correlate<T: Real>(data: &[T], taps: impl Iterator<Item = (usize, T)> + Clone, bias: T, out: &mut [T]) {
     for (block, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-        let mut sums = [bias; BLOCK];
+        let mut sums = [[bias; LANES]; BLOCK / LANES];
         for (offset, weight) in taps.clone() {
             let start = block * BLOCK + offset;
-            for (sum, &value) in sums.iter_mut().zip(&data[start..start + BLOCK]) {
-                *sum += weight * value;
+            let data = data[start..start + BLOCK].as_chunks::<LANES>().0;
+            for half in 0..BLOCK / LANES {
+                sums[half] = add_scaled(sums[half], weight, &data[half]);
             }
         }
-        *out = sums;
+        for (out, sums) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
+            *out = sums;
+        }
     }
 }
 
@@ -159,16 +162,12 @@ fn correlate<T: Real>(data: &[T], taps: impl Iterator<Item = (usize, T)> + Clone
 fn inner_product<T: Real>(a: &[T], b: &[T]) -> T {
     let mut sums = [[T::zero(); LANES]; BLOCK / LANES];
     for (a, b) in a.as_chunks::<BLOCK>().0.iter().zip(b.as_chunks::<BLOCK>().0) {
-        let lanes = a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0);
-        for (sum, (a, b)) in sums.iter_mut().zip(lanes) {
-            for ((sum, &a), &b) in sum.iter_mut().zip(a).zip(b) {
-                *sum += a * b;
-            }
+        let (a, b) = (a.as_chunks::<LANES>().0, b.as_chunks::<LANES>().0);
+        for half in 0..BLOCK / LANES {
+            sums[half] = add_products(sums[half], &a[half], &b[half]);
         }
     }
-    let [mut sum, other] = sums;
-    sum.iter_mut().zip(other).for_each(|(sum, other)| *sum += other);
-    sum_lanes(sum)
+    sum_lanes(add_lanes(sums[0], &sums[1]))
 }
 
 #[inline(always)]

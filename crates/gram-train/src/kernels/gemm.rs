@@ -1,6 +1,6 @@
 //! Register-blocked products on panels of [`LANES`] columns.
 
-use super::{LANES, Real, sum_lanes};
+use super::{LANES, Lanes, Real, add_products, add_scaled, sum_lanes};
 
 /// Rows of the left operand that are multiplied together.
 pub(crate) const ROWS: usize = 4;
@@ -28,26 +28,21 @@ impl<T: Real> PackedRows<T> {
         Self { data, rows, depth }
     }
 
-    /// Multiplies by a panel `[depth][LANES]` and gives each row of the product to `emit(row, lanes)`, in order.
+    /// Blocks of [`ROWS`] rows for [`block_product`]: first row, number of rows, elements.
     #[inline(always)]
-    pub(crate) fn multiply(&self, panel: &[T], mut emit: impl FnMut(usize, &[T; LANES])) {
-        for (block, quads) in self.data.chunks_exact(self.depth * ROWS).enumerate() {
-            let product = block_product(quads, panel);
-            for (r, lanes) in product.iter().enumerate().take(self.rows - block * ROWS) {
-                emit(block * ROWS + r, lanes);
-            }
-        }
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = (usize, usize, &[T])> {
+        let blocks = self.data.chunks_exact(self.depth * ROWS).enumerate();
+        blocks.map(|(block, quads)| (block * ROWS, ROWS.min(self.rows - block * ROWS), quads))
     }
 }
 
+/// A block `[depth][ROWS]` times a panel `[depth][LANES]`.
 #[inline(always)]
-fn block_product<T: Real>(quads: &[T], panel: &[T]) -> [[T; LANES]; ROWS] {
+pub(crate) fn block_product<T: Real>(quads: &[T], panel: &[T]) -> [Lanes<T>; ROWS] {
     let mut sums = [[T::zero(); LANES]; ROWS];
     for (quad, lanes) in quads.as_chunks::<ROWS>().0.iter().zip(panel.as_chunks::<LANES>().0) {
-        for (sum, &a) in sums.iter_mut().zip(quad) {
-            for (sum, &x) in sum.iter_mut().zip(lanes) {
-                *sum += a * x;
-            }
+        for r in 0..ROWS {
+            sums[r] = add_scaled(sums[r], quad[r], lanes);
         }
     }
     sums
@@ -94,13 +89,12 @@ impl<E: Real> Panels<'_, E> {
         let left = self.left.chunks_exact(self.m * LANES);
         let right = self.right.chunks_exact(self.k * LANES);
         for (left, right) in left.zip(right) {
-            let left = left[row * LANES..(row + M) * LANES].as_chunks::<LANES>().0;
-            let right = right[column * LANES..(column + K) * LANES].as_chunks::<LANES>().0;
-            for (sums, left) in sums.iter_mut().zip(left) {
-                for (sum, right) in sums.iter_mut().zip(right) {
-                    for ((sum, &l), &r) in sum.iter_mut().zip(left).zip(right) {
-                        *sum += l * r;
-                    }
+            let left: &[Lanes<E>] = left[row * LANES..(row + M) * LANES].as_chunks().0;
+            let right: &[Lanes<E>] = right[column * LANES..(column + K) * LANES].as_chunks().0;
+            let (Ok(left), Ok(right)) = (<&[_; M]>::try_from(left), <&[_; K]>::try_from(right)) else { return };
+            for r in 0..M {
+                for c in 0..K {
+                    sums[r][c] = add_products(sums[r][c], &left[r], &right[c]);
                 }
             }
         }
@@ -123,13 +117,16 @@ mod tests {
             let (a, x) = (noise(1, rows * depth), noise(2, depth * LANES));
             let packed = PackedRows::pack(rows, depth, |r, d| a[r * depth + d]);
             let mut seen = 0;
-            packed.multiply(&x, |r, lanes| {
-                let expected: Vec<f64> =
-                    (0..LANES).map(|l| (0..depth).map(|d| a[r * depth + d] * x[d * LANES + l]).sum()).collect();
-                assert_close(lanes, &expected, 1e-12);
-                assert_eq!(r, seen);
-                seen += 1;
-            });
+            for (first, n_rows, quads) in packed.blocks() {
+                for (i, lanes) in block_product(quads, &x)[..n_rows].iter().enumerate() {
+                    let r = first + i;
+                    let expected: Vec<f64> =
+                        (0..LANES).map(|l| (0..depth).map(|d| a[r * depth + d] * x[d * LANES + l]).sum()).collect();
+                    assert_close(lanes, &expected, 1e-12);
+                    assert_eq!(r, seen);
+                    seen += 1;
+                }
+            }
             assert_eq!(seen, rows);
         }
     }

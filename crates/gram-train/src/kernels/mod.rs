@@ -4,6 +4,9 @@
 //! size depends on the batch alone; what chunks add up is added in chunk order. Nothing is fused into multiply–adds and
 //! the order of every sum is written out, so that results are the same bits for any number of threads and any vector width.
 
+// Lanes are indexed, as iterators over several of them do not stay in registers.
+#![allow(clippy::needless_range_loop)]
+
 pub(crate) mod activation;
 pub(crate) mod conv;
 pub(crate) mod depthwise;
@@ -39,17 +42,48 @@ pub(crate) fn vectorised<J: pulp::NullaryFnOnce>(job: J) -> J::Output {
     pulp::Arch::new().dispatch(job)
 }
 
+/// Numbers that are added to together.
+///
+/// They go by value through plain loops without closures or computed bounds: that keeps them in vector registers.
+pub(crate) type Lanes<T> = [T; LANES];
+
+/// `sums + a · b` in each lane, rounded twice.
+#[inline(always)]
+pub(crate) fn add_products<T: Real>(mut sums: Lanes<T>, a: &Lanes<T>, b: &Lanes<T>) -> Lanes<T> {
+    for i in 0..LANES {
+        sums[i] += a[i] * b[i];
+    }
+    sums
+}
+
+/// `sums + a · b` in each lane.
+#[inline(always)]
+pub(crate) fn add_scaled<T: Real>(mut sums: Lanes<T>, a: T, b: &Lanes<T>) -> Lanes<T> {
+    for i in 0..LANES {
+        sums[i] += a * b[i];
+    }
+    sums
+}
+
+/// `a + b` in each lane.
+#[inline(always)]
+pub(crate) fn add_lanes<T: Real>(mut a: Lanes<T>, b: &Lanes<T>) -> Lanes<T> {
+    for i in 0..LANES {
+        a[i] += b[i];
+    }
+    a
+}
+
 /// The sum of all lanes, as a balanced tree.
 #[inline(always)]
-pub(crate) fn sum_lanes<T: Real>(mut lanes: [T; LANES]) -> T {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
-        half /= 2;
+pub(crate) fn sum_lanes<T: Real>(mut lanes: Lanes<T>) -> T {
+    for i in 0..8 {
+        lanes[i] += lanes[i + 8];
     }
-    lanes[0]
+    for i in 0..4 {
+        lanes[i] += lanes[i + 4];
+    }
+    (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
 }
 
 /// Adds the partial results of chunks, in chunk order.

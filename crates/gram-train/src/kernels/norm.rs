@@ -4,7 +4,7 @@ use gram_ir::Activation;
 use rayon::prelude::*;
 
 use super::activation::{Scalar, Visitor, visit};
-use super::{LANES, Real, images_per_chunk, sum_in_order, sum_lanes, vectorised};
+use super::{LANES, Lanes, Real, images_per_chunk, sum_in_order, sum_lanes, vectorised};
 
 /// Mean and (biased) variance of each channel.
 #[derive(Clone, Debug)]
@@ -104,18 +104,19 @@ impl<T: Real> Affine<T> {
     }
 }
 
-/// Adds `f` of every element to lanes.
+/// `lanes` plus `f` of every element.
 #[inline(always)]
-fn add_to_lanes<T: Real>(lanes: &mut [T; LANES], x: &[T], f: impl Fn(T) -> T) {
+fn add_to_lanes<T: Real>(mut lanes: Lanes<T>, x: &[T], f: impl Fn(T) -> T) -> Lanes<T> {
     let (whole, rest) = x.as_chunks::<LANES>();
     for x in whole {
-        for (lane, &x) in lanes.iter_mut().zip(x) {
-            *lane += f(x);
+        for i in 0..LANES {
+            lanes[i] += f(x[i]);
         }
     }
     for (lane, &x) in lanes.iter_mut().zip(rest) {
         *lane += f(x);
     }
+    lanes
 }
 
 struct ChunkMoments<'a, T> {
@@ -138,13 +139,13 @@ impl<T: Real> pulp::NullaryFnOnce for ChunkMoments<'_, T> {
             };
             let mut sums = [T::zero(); LANES];
             for plane in planes() {
-                add_to_lanes(&mut sums, plane, |x| x);
+                sums = add_to_lanes(sums, plane, |x| x);
             }
             let average = sum_lanes(sums).to_f64() / count as f64;
             let centre = T::from_f64(average);
             let mut squares = [T::zero(); LANES];
             for plane in planes() {
-                add_to_lanes(&mut squares, plane, |x| (x - centre) * (x - centre));
+                squares = add_to_lanes(squares, plane, |x| (x - centre) * (x - centre));
             }
             mean.push(average);
             var.push(sum_lanes(squares).to_f64() / count as f64);
@@ -252,13 +253,19 @@ impl<T: Real, S: Scalar> pulp::NullaryFnOnce for SumChunk<'_, T, S> {
             let (mut sum_g, mut sum_gx) = ([T::zero(); LANES], [T::zero(); LANES]);
             for (x, g) in self.x.chunks_exact(image_len).zip(self.g.chunks_exact(image_len)) {
                 let plane = channel * pixels..(channel + 1) * pixels;
-                for (x, g) in x[plane.clone()].chunks(LANES).zip(g[plane].chunks(LANES)) {
-                    let lanes = sum_g.iter_mut().zip(&mut sum_gx);
-                    for ((sum_g, sum_gx), (&x, &g)) in lanes.zip(x.iter().zip(g)) {
-                        let g = g * self.scalar.slope(affine.value(x));
-                        *sum_g += g;
-                        *sum_gx += g * (x - affine.mean);
+                let (x, rest_x) = x[plane.clone()].as_chunks::<LANES>();
+                let (g, rest_g) = g[plane].as_chunks::<LANES>();
+                for (x, g) in x.iter().zip(g) {
+                    for i in 0..LANES {
+                        let g = g[i] * self.scalar.slope(affine.value(x[i]));
+                        sum_g[i] += g;
+                        sum_gx[i] += g * (x[i] - affine.mean);
                     }
+                }
+                for (i, (&x, &g)) in rest_x.iter().zip(rest_g).enumerate() {
+                    let g = g * self.scalar.slope(affine.value(x));
+                    sum_g[i] += g;
+                    sum_gx[i] += g * (x - affine.mean);
                 }
             }
             sums[channel] = sum_lanes(sum_g).to_f64();
