@@ -13,10 +13,11 @@ use gram_ir::{
     Activation, Architecture, Cell, CellNodeId, CellOp, CellOutput, Downsample, Head, Network, Node, Op, Shape, Stage,
     StemLayer,
 };
-use gram_train::{Mode, Model, ops};
+use gram_train::Model;
 
 const BATCH: usize = 64;
 const CLASSES: usize = 10;
+const LEARNING_RATE: f64 = 1e-3;
 
 /// 3x16x16, a complete cell of four separable convolutions at 16x16 and at 8x8.
 fn network() -> Network {
@@ -111,7 +112,6 @@ fn stock_layer(node: &Node, vars: &VarBuilder<'_>) -> Result<Layer> {
 
 struct Contenders {
     own: Model,
-    own_sgd: SGD,
     stock: Stock,
     stock_sgd: SGD,
     images: Tensor,
@@ -122,25 +122,27 @@ impl Contenders {
     fn new() -> Self {
         let network = network();
         let own = Model::new(&network, 1, DType::F32).expect("f32 is supported");
-        let trainable = own.specs().iter().zip(own.vars()).filter(|(spec, _)| spec.role.is_trainable());
-        let own_vars = trainable.map(|(_, var)| var.clone()).collect();
         let map = VarMap::new();
         let vars = VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu);
         let stock = Stock::new(&network, &vars).expect("every operator has a stock layer");
         let images = gram_ir::Tensor::arbitrary(&[BATCH, 3, 16, 16], 1).to_f32();
         Self {
             own,
-            own_sgd: SGD::new(own_vars, 1e-3).expect("variables"),
             stock,
-            stock_sgd: SGD::new(map.all_vars(), 1e-3).expect("variables"),
+            stock_sgd: SGD::new(map.all_vars(), LEARNING_RATE).expect("variables"),
             images: Tensor::from_vec(images, (BATCH, 3, 16, 16), &Device::Cpu).expect("one batch"),
             labels: (0..BATCH as u32).map(|i| i % CLASSES as u32).collect(),
         }
     }
 
     fn own_step(&mut self) -> Result<()> {
-        let logits = self.own.forward(&self.images, Mode::Train).map_err(candle_core::Error::wrap)?.flatten_from(1)?;
-        self.own_sgd.backward_step(&ops::cross_entropy(&logits, &self.labels, 0.0)?)
+        let gradients = self.own.gradients(&self.images, &self.labels, 0.0).map_err(candle_core::Error::wrap)?;
+        for (var, gradient) in self.own.vars().iter().zip(&gradients.by_tensor) {
+            if let Some(gradient) = gradient {
+                var.set(&var.sub(&gradient.affine(LEARNING_RATE, 0.0)?)?)?;
+            }
+        }
+        Ok(())
     }
 
     fn stock_step(&mut self) -> Result<()> {
