@@ -176,7 +176,7 @@ impl Checkpoint {
         Ok(Self { identity, epoch, n_steps, n_updates, history, tensors })
     }
 
-    /// Takes a tensor of `len` elements out.
+    /// Takes the tensor `name` of shape `shape` out.
     pub(crate) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointProblem> {
         let problem = |problem: String| CheckpointProblem::Tensor { name: name.to_owned(), problem };
         let (found, data) = self.tensors.remove(name).ok_or_else(|| problem("is missing".into()))?;

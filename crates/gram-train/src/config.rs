@@ -19,11 +19,12 @@ use serde::{Deserialize, Serialize};
 pub struct TrainConfig {
     /// How gradients become updates. Default: SGD, momentum 0.9, Nesterov \[ours\].
     pub optimizer: Optimizer,
-    /// Highest learning rate, reached after warm-up; see [`learning_rate`](crate::learning_rate). Default 0.1 \[ours\].
+    /// Highest learning rate, reached after warm-up; see [`learning_rate`](crate::learning_rate). Default 0.2 \[ours\]: of
+    /// 0.05, 0.1, 0.2 and 0.4 the two highest did best in 8 epochs on subsets of optdigits and Fashion-MNIST, and 0.2 leaves a margin.
     pub learning_rate: f64,
     /// Passes over the training images, 1 or more. Default 20, as in the authors' search (ALGORITHMS 1.3).
     pub epochs: usize,
-    /// Epochs in which the learning rate rises linearly, fewer than `epochs` unless 0. Default 1 \[ours\].
+    /// Epochs in which the learning rate rises linearly, at most `epochs`. Default 1 \[ours\].
     pub warmup_epochs: usize,
     /// Images per step, 1 or more. Default 64 \[ours\].
     pub batch_size: usize,
@@ -43,7 +44,7 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             optimizer: Optimizer::sgd(),
-            learning_rate: 0.1,
+            learning_rate: 0.2,
             epochs: 20,
             warmup_epochs: 1,
             batch_size: 64,
@@ -134,8 +135,7 @@ impl TrainConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         require("learning_rate", self.learning_rate, positive(self.learning_rate), "finite and above 0")?;
         require("epochs", self.epochs, (1..=MAX_EPOCHS).contains(&self.epochs), "between 1 and 1000000")?;
-        let warmup_fits = self.warmup_epochs == 0 || self.warmup_epochs < self.epochs;
-        require("warmup_epochs", self.warmup_epochs, warmup_fits, "below epochs, or 0")?;
+        require("warmup_epochs", self.warmup_epochs, self.warmup_epochs <= self.epochs, "at most epochs")?;
         require("batch_size", self.batch_size, self.batch_size > 0, "1 or more")?;
         let decay_fits = self.weight_decay.is_finite() && self.weight_decay >= 0.0;
         require("weight_decay", self.weight_decay, decay_fits, "finite and 0 or above")?;
@@ -205,7 +205,7 @@ mod tests {
             ("learning_rate", TrainConfig { learning_rate: 0.0, ..d() }),
             ("learning_rate", TrainConfig { learning_rate: f64::NAN, ..d() }),
             ("epochs", TrainConfig { epochs: 0, ..d() }),
-            ("warmup_epochs", TrainConfig { epochs: 3, warmup_epochs: 3, ..d() }),
+            ("warmup_epochs", TrainConfig { epochs: 3, warmup_epochs: 4, ..d() }),
             ("batch_size", TrainConfig { batch_size: 0, ..d() }),
             ("weight_decay", TrainConfig { weight_decay: -1e-4, ..d() }),
             ("label_smoothing", TrainConfig { label_smoothing: 1.0, ..d() }),

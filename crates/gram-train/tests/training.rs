@@ -193,7 +193,7 @@ fn the_interrupt_flag_stops_before_the_next_step() {
 fn checkpoints_of_other_trainings_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint.safetensors");
-    let case = Case::new(TrainConfig { epochs: 1, warmup_epochs: 0, ..config() });
+    let case = Case::new(TrainConfig { epochs: 1, ..config() });
     let with = With { checkpoint: Some(&path), ..PLAIN };
     case.trained(with);
     let refused = |case: &Case, reason: &str| {

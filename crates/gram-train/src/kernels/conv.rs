@@ -378,3 +378,58 @@ fn add_run<T: Real>(to: &mut [T], from: &[T]) {
         _ => to.iter_mut().zip(from).for_each(|(to, from)| *to += *from),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pulp::NullaryFnOnce;
+
+    use super::super::testing::noise;
+    use super::*;
+
+    fn single(seed: u64, len: usize) -> Vec<f32> {
+        noise(seed, len).into_iter().map(|x| x as f32).collect()
+    }
+
+    #[test]
+    fn the_base_instruction_set_gives_the_same_bits() {
+        let geometry = Geometry {
+            n: 3,
+            c_in: 5,
+            c_out: 7,
+            groups: 1,
+            kernel: 3,
+            stride: 1,
+            padding: 1,
+            dilation: 1,
+            h: 6,
+            w: 5,
+            h_out: 6,
+            w_out: 5,
+        };
+        let x = single(1, 3 * geometry.input_len());
+        let weight = single(2, geometry.weight_len());
+        let g = single(3, 3 * geometry.output_len());
+        let depth = geometry.depth();
+        let packed = [PackedRows::pack(7, depth, |row, d| weight[row * depth + d])];
+        let transposed = [PackedRows::pack(depth, 7, |d, row| weight[row * depth + d])];
+        let forward = |vector: bool| {
+            let mut y = vec![0.0f32; 3 * geometry.output_len()];
+            let job = Forward { gather: Gather::new(geometry, &x), packed: &packed, bias: None, y: &mut y };
+            if vector {
+                vectorised(job)
+            } else {
+                job.call()
+            }
+            y
+        };
+        assert_eq!(forward(true), forward(false));
+        let backward = |vector: bool| {
+            let mut dx = vec![0.0f32; x.len()];
+            let gather = Gather::new(geometry, &x);
+            let job = Backward { gather, g: &g, transposed: &transposed, dx: Some(&mut dx) };
+            let dw = if vector { vectorised(job) } else { job.call() };
+            (dx, dw)
+        };
+        assert_eq!(backward(true), backward(false));
+    }
+}
