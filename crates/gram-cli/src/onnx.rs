@@ -47,3 +47,17 @@ fn export_failure(error: ExportError) -> Failure {
     };
     Failure { kind, error: error.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_computes_something_else_is_exit_code_6() {
+        let report =
+            CheckReport { n_images: 2, max_abs_difference: 1.0, max_relative_difference: 0.5, n_argmax_equal: 1 };
+        let differs = export_failure(ExportError::Differs { report, tolerance: DEFAULT_TOLERANCE });
+        assert_eq!(differs.kind as u8, 6);
+        assert_eq!(export_failure(ExportError::NoImages).kind, Kind::Data);
+    }
+}

@@ -1,8 +1,9 @@
 //! From a finished search to a checked model: prune, compare the finalists, train the winner, test it once, export it.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gram_data::Splits;
 use gram_ir::{Architecture, Design, Limits, Shape, Space};
@@ -112,8 +113,7 @@ impl Finish<'_> {
         if file.is_file() {
             let kept: FinalistsFile =
                 serde_json::from_str(&read_text(&file)?).or_fail_with(Kind::Data, file.display())?;
-            let keys =
-                |finalists: &[Finalist]| finalists.iter().map(|f| f.key).collect::<std::collections::BTreeSet<_>>();
+            let keys = |finalists: &[Finalist]| finalists.iter().map(|f| f.key).collect::<BTreeSet<_>>();
             if keys(&kept.finalists) == keys(&finalists) {
                 return Ok(kept.finalists);
             }
@@ -129,8 +129,7 @@ impl Finish<'_> {
 
     fn finalists(&self, report: &StudyReport) -> Result<Vec<Finalist>> {
         let mut finalists: Vec<Finalist> = Vec::new();
-        if let Some(meta) = &report.meta_graph {
-            let best = canonical(&self.pruned(meta)?.best.architecture);
+        if let Some(best) = report.meta_graph.as_ref().map(|meta| self.pruned(meta)).transpose()?.flatten() {
             let graph = best.canonical_key();
             let child = report.best.iter().find(|child| child.architecture.canonical_key() == graph);
             let search_top1 = child.and_then(|child| child.outcome.validation_top1());
@@ -186,7 +185,7 @@ impl Finish<'_> {
         self.executor.run(&jobs, self.evaluator, self.flag, &mut |i, ended| match ended {
             Ok(evaluation) => {
                 finalists[i].validation_top1 = evaluation.outcome.validation_top1();
-                jobs.get(i).map_or(ControlFlow::Break(()), |_| ControlFlow::Continue(()))
+                ControlFlow::Continue(())
             }
             Err(error) => {
                 failure.get_or_insert(error);
@@ -196,16 +195,22 @@ impl Finish<'_> {
         match failure {
             Some(EvaluatorError::Interrupted) => Err(interrupt::failure("the search is kept")),
             Some(error) => Err(Failure { kind: Kind::Data, error: error.into() }),
-            None if self.flag.load(std::sync::atomic::Ordering::Relaxed) => {
-                Err(interrupt::failure("the search is kept"))
-            }
+            None if self.flag.load(Ordering::Relaxed) => Err(interrupt::failure("the search is kept")),
             None => Ok(()),
         }
     }
 
-    fn pruned(&self, meta: &MetaGraph) -> Result<Pruned> {
-        let input: Shape = self.preprocessing.input.into();
-        prune(self.space, input, self.preprocessing.classes.len(), meta, &self.config.limits).map_err(prune_failure)
+    /// The pruned network; none if no threshold keeps the limits, which single children may keep all the same.
+    fn pruned(&self, meta: &MetaGraph) -> Result<Option<Architecture>> {
+        let (input, num_classes) = (self.preprocessing.input.into(), self.preprocessing.classes.len());
+        match prune(self.space, input, num_classes, meta, &self.config.limits) {
+            Ok(pruned) => Ok(Some(canonical(&pruned.best.architecture))),
+            Err(error @ PruneError::LimitsUnmeetable { .. }) => {
+                output::note(format_args!("the children stand without a pruned network: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(prune_failure(error)),
+        }
     }
 }
 
