@@ -1,7 +1,8 @@
 //! Checkpoints of a training: safetensors files with weights, optimiser, moving average and history.
 //!
 //! Weights stand under their torch-like names, all else behind a prefix that no node name can have (`ema/…`, `first/…`, `second/…`). The
-//! metadata entry `gram-checkpoint` is a JSON document ([`Header`]).
+//! metadata entry `gram-checkpoint` is a JSON document ([`Header`]) whose first member is a checksum over the rest of the document and all
+//! tensors: a flipped bit anywhere is an error instead of another model.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -11,10 +12,13 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
+use self::seal::{seal, unseal};
 use crate::EpochReport;
 
+mod seal;
+
 /// Version of the format that is written and read.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 /// Key of the header in the file's metadata.
 const KEY: &str = "gram-checkpoint";
@@ -96,6 +100,9 @@ pub enum CheckpointProblem {
     /// It is no safetensors file, or a damaged one.
     #[error("is no intact safetensors file ({0}); remove it to start over")]
     Damaged(String),
+    /// Its checksum is another one than that of its content.
+    #[error("is damaged: its checksum does not match; remove the file to train from the start")]
+    Checksum,
     /// It is a safetensors file of something else.
     #[error("is a safetensors file, but no checkpoint of a training; move it away or name another file")]
     Foreign,
@@ -156,8 +163,8 @@ impl Checkpoint {
         let views = self.tensors.iter().zip(&data).map(|((name, (shape, _)), data)| {
             TensorView::new(Dtype::F32, shape.clone(), data).map(|view| (name.as_str(), view))
         });
-        let views: Vec<_> = views.collect::<Result<_, _>>().map_err(|error| invalid(error.to_string()))?;
-        let metadata = HashMap::from([(KEY.to_owned(), header)]);
+        let views: BTreeMap<_, _> = views.collect::<Result<_, _>>().map_err(|error| invalid(error.to_string()))?;
+        let metadata = HashMap::from([(KEY.to_owned(), seal(&header, &views))]);
         safetensors::serialize(views, Some(metadata)).map_err(|error| invalid(error.to_string()))
     }
 
@@ -166,12 +173,14 @@ impl Checkpoint {
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
         let header =
             metadata.metadata().as_ref().and_then(|entries| entries.get(KEY)).ok_or(CheckpointProblem::Foreign)?;
-        let header = read_header(header)?;
+        check_version(header)?;
+        let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
+        let views: BTreeMap<&str, TensorView<'_>> = file.iter().collect();
+        let header: Header = serde_json::from_str(&unseal(header, &views)?).map_err(damaged_header)?;
         if let Some(part) = identity.difference(&header.identity) {
             return Err(CheckpointProblem::Differs(part));
         }
-        let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
-        let tensors = file.iter().map(read_tensor).collect::<Result<_, _>>()?;
+        let tensors = views.into_iter().map(read_tensor).collect::<Result<_, _>>()?;
         let Header { identity, epoch, n_steps, n_updates, history, .. } = header;
         Ok(Self { identity, epoch, n_steps, n_updates, history, tensors })
     }
@@ -195,12 +204,15 @@ impl Checkpoint {
     }
 }
 
-fn read_header(text: &str) -> Result<Header, CheckpointProblem> {
-    let damaged = |error: serde_json::Error| CheckpointProblem::Damaged(format!("its header: {error}"));
-    let json: serde_json::Value = serde_json::from_str(text).map_err(damaged)?;
-    // The version decides how the rest is to be read.
+fn damaged_header(error: serde_json::Error) -> CheckpointProblem {
+    CheckpointProblem::Damaged(format!("its header: {error}"))
+}
+
+/// The version decides how the rest is to be read.
+fn check_version(header: &str) -> Result<(), CheckpointProblem> {
+    let json: serde_json::Value = serde_json::from_str(header).map_err(damaged_header)?;
     match json.get("format_version").and_then(serde_json::Value::as_u64) {
-        Some(version) if version == u64::from(FORMAT_VERSION) => serde_json::from_value(json).map_err(damaged),
+        Some(version) if version == u64::from(FORMAT_VERSION) => Ok(()),
         Some(found) => Err(CheckpointProblem::Version { found }),
         None => Err(CheckpointProblem::Foreign),
     }
@@ -322,11 +334,53 @@ mod tests {
         ] {
             assert!(refused(&bytes, &identity).contains(part));
         }
-        let newer = safetensors::serialize(
-            Vec::<(&str, TensorView<'_>)>::new(),
-            Some(HashMap::from([(KEY.to_owned(), r#"{"format_version": 2}"#.to_owned())])),
-        );
-        assert!(refused(&newer.unwrap(), &identity()).starts_with("has format version 2"));
+        for version in [1, 3] {
+            let other = with_header(&format!(r#"{{"format_version": {version}}}"#));
+            assert!(refused(&other, &identity()).starts_with(&format!("has format version {version}")));
+        }
+    }
+
+    /// A file without tensors.
+    fn with_header(header: &str) -> Vec<u8> {
+        let metadata = HashMap::from([(KEY.to_owned(), header.to_owned())]);
+        safetensors::serialize(Vec::<(&str, TensorView<'_>)>::new(), Some(metadata)).unwrap()
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused() {
+        let mut bytes = checkpoint().to_bytes().unwrap();
+        let n_data: usize = checkpoint().tensors.values().map(|(_, data)| 4 * data.len()).sum();
+        let start_of_data = bytes.len() - n_data;
+        for position in 0..bytes.len() {
+            for bit in 0..8 {
+                bytes[position] ^= 1 << bit;
+                let loaded = Checkpoint::from_bytes(&bytes, &identity());
+                bytes[position] ^= 1 << bit;
+                let problem = loaded.expect_err(&format!("bit {bit} of byte {position}"));
+                let by_checksum = matches!(problem, CheckpointProblem::Checksum);
+                assert!(by_checksum || position < start_of_data, "bit {bit} of byte {position}: {problem}");
+            }
+        }
+        assert_eq!(Checkpoint::from_bytes(&bytes, &identity()).unwrap(), checkpoint());
+    }
+
+    #[test]
+    fn a_header_without_its_checksum_is_refused() {
+        let problem = refused(&with_header(r#"{"format_version":2}"#), &identity());
+        assert_eq!(problem, "is damaged: its checksum does not match; remove the file to train from the start");
+    }
+
+    #[test]
+    fn exchanged_tensors_are_refused() {
+        let mut exchanged = checkpoint();
+        let [a, b] = ["a.weight", "ema/a.weight"].map(|name| exchanged.tensors.remove(name).unwrap());
+        exchanged.tensors.extend([("a.weight".to_owned(), b), ("ema/a.weight".to_owned(), a)]);
+        let exchanged = exchanged.to_bytes().unwrap();
+        let own = checkpoint().to_bytes().unwrap();
+        let header = |bytes: &[u8]| SafeTensors::read_metadata(bytes).unwrap().1.metadata().clone();
+        let file = SafeTensors::deserialize(&exchanged).unwrap();
+        let forged = safetensors::serialize(file.iter(), header(&own)).unwrap();
+        assert!(matches!(Checkpoint::from_bytes(&forged, &identity()), Err(CheckpointProblem::Checksum)));
     }
 
     #[test]
