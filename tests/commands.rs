@@ -128,6 +128,21 @@ fn bad_configuration_is_exit_code_2_and_names_the_line() {
 }
 
 #[test]
+fn benchmark_cells_are_no_paths() {
+    let cost = json(&["cost", "nasbench101:011/001/000:input;conv3x3-bn-relu;output"]);
+    assert!(cost["params"].as_u64().unwrap() > 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn results_that_cannot_be_written_are_no_success() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let status =
+        std::process::Command::new(env!("CARGO_BIN_EXE_gram-for-tests")).args(["data", "list"]).stdout(full).status();
+    assert_eq!(status.unwrap().code(), Some(4));
+}
+
+#[test]
 fn usage_and_completions() {
     gram(&["frobnicate"]).assert().code(2);
     gram(&["search"]).assert().code(2);

@@ -81,9 +81,29 @@ fn a_study_keeps_its_promises() {
     let stderr = refused(&[small(&dir, "3").as_slice(), &["--set", "proxy.train.epochs=3"]].concat(), 2);
     assert!(stderr.contains("another configuration"), "{stderr}");
 
+    notices_damage(&dir, &summary);
     resumes_after_a_cut(&folder, &dir);
     prunes_without_training(&dir);
     model_is_usable(&folder, &dir);
+}
+
+/// Damage in what a finished study left is repaired, or refused with the file's name; it is never reported as a result.
+fn notices_damage(dir: &Path, summary: &Value) {
+    let best = dir.join("best");
+    for file in ["model.onnx", "model.safetensors", "architecture.json"] {
+        let whole = fs::read(best.join(file)).unwrap();
+        fs::write(best.join(file), &whole[..whole.len() / 2]).unwrap();
+        assert_eq!(&json(&small(dir, "3")), summary, "{file}");
+        assert!(fs::read(best.join(file)).unwrap() == whole, "{file} is repaired");
+    }
+    for file in ["best/metrics.json", "finalists.json"] {
+        let whole = fs::read_to_string(dir.join(file)).unwrap();
+        fs::write(dir.join(file), whole.replacen("\"validation_top1\": 0.", "\"validation_top1\": 0.9", 1)).unwrap();
+        let stderr = refused(&small(dir, "3"), 4);
+        assert!(stderr.contains(Path::new(file).file_name().unwrap().to_str().unwrap()), "{stderr}");
+        fs::write(dir.join(file), whole).unwrap();
+    }
+    assert_eq!(&json(&small(dir, "3")), summary);
 }
 
 /// A journal cut in the middle of a line, and later files gone, as a kill leaves them.
@@ -126,6 +146,9 @@ fn model_is_usable(folder: &TempDir, dir: &Path) {
         assert!(fs::metadata(&file).unwrap().len() > 100, "{format}");
     }
     assert!(fs::read(folder.path().join("model.onnx")).unwrap() == fs::read(best.join("model.onnx")).unwrap());
+
+    // A study's folder stands for its winner.
+    run(&["eval", text(dir), "--data", "optdigits"]);
 
     // Damaged weights are refused, and nothing is exported from them.
     let damaged = folder.path().join("damaged");
@@ -174,6 +197,10 @@ fn an_interrupted_training_goes_on() {
     let mut arguments = arguments.clone();
     *arguments.last_mut().unwrap() = text(&straight);
     assert_eq!(json(&arguments), resumed, "an interruption changes nothing");
+    assert_eq!(json(&arguments), resumed, "a finished training is not done again");
+    let other: Vec<&str> =
+        arguments.iter().map(|&word| if word == "train.epochs=4" { "train.epochs=5" } else { word }).collect();
+    assert!(refused(&other, 2).contains("another model"), "a finished model is not overwritten");
 }
 
 const ARCHITECTURE: &str = "\

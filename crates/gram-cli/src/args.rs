@@ -19,7 +19,7 @@ pub(crate) enum Command {
     Search(SearchArgs),
     /// Show what limits a space can meet, before any training
     Space(SpaceArgs),
-    /// Prune a study's meta-graph to other limits (none given: its own), without any training
+    /// Prune a study's meta-graph, without any training; limits that are not given are the study's own
     Prune(PruneArgs),
     /// Train an architecture, or continue its training
     Train(TrainArgs),
@@ -56,7 +56,7 @@ pub(crate) struct Selectors {
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     /// Seed of everything random
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub(crate) seed: Option<u64>,
     /// Override one value of the study file, e.g. `proxy.train.epochs=8`
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -147,7 +147,7 @@ pub(crate) struct TrainArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Seed of everything random
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub(crate) seed: Option<u64>,
     /// Folder of the model; an unfinished training in it is continued
     #[arg(short, long, value_name = "MODELDIR")]

@@ -13,7 +13,9 @@ pub(crate) fn flag() -> Result<&'static AtomicBool> {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(Kind::Interrupted as i32);
         }
-        output::note("stopping; press Ctrl-C again to stop at once");
+        // On a terminal a progress bar may stand on the line.
+        let start = if output::is_terminal() { "\n" } else { "" };
+        output::note(format_args!("{start}stopping; press Ctrl-C again to stop at once"));
     })
     .or_fail_with(Kind::Internal, "catching Ctrl-C")?;
     Ok(&INTERRUPTED)

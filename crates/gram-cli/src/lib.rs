@@ -3,6 +3,7 @@
 //! Start at `commands/search.rs`, which wires the crates into a study. The exit codes are those of `failure.rs`.
 
 mod args;
+mod checked;
 mod commands;
 mod failure;
 mod interrupt;
@@ -20,7 +21,7 @@ use clap::Parser;
 /// Runs the command that the process's arguments ask for.
 pub fn main() -> ExitCode {
     let arguments = args::Arguments::parse();
-    match commands::run(arguments.command) {
+    match commands::run(arguments.command).and_then(|()| output::finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::error(&failure);

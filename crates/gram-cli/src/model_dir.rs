@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use gram_data::{ImageSet, ImageShape, Normalisation, Splits};
 use gram_export::files::write_atomic;
-use gram_ir::{Design, Network, Weights};
+use gram_ir::{Design, Network, TensorRole, Weights};
 use serde::{Deserialize, Serialize};
 
+use crate::checked::{read_checked, save_checked};
 use crate::failure::{Failure, Kind, OrFail, Result};
+use crate::output;
 use crate::study::config::{DataConfig, FORMAT_VERSION};
 
 /// Larger files are refused before they are read.
@@ -50,8 +52,63 @@ pub(crate) struct Metrics {
     pub(crate) test_top1: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) n_test: Option<usize>,
+    /// blake3 of what decided the outcome: architecture, data and splits, training settings, seed.
+    pub(crate) identity: String,
+    /// blake3 of each of the folder's other files.
+    pub(crate) digests: BTreeMap<String, String>,
+}
+
+/// The files of a model folder, besides `metrics.json`, which is written last and seals them.
+const FILES: [&str; 4] = ["architecture.json", "model.onnx", "model.safetensors", "preprocessing.json"];
+const WEIGHTS: &str = "model.safetensors";
+
+impl Metrics {
     /// blake3 of `model.safetensors`.
-    pub(crate) weights_digest: String,
+    pub(crate) fn weights_digest(&self) -> &str {
+        self.digests.get(WEIGHTS).map_or("", String::as_str)
+    }
+}
+
+/// Writes `metrics.json`: the folder is complete.
+pub(crate) fn seal(dir: &Path, metrics: &mut Metrics) -> Result<()> {
+    metrics.digests = digests(dir)?;
+    save_checked(&dir.join("metrics.json"), metrics)
+}
+
+/// The metrics of a complete and undamaged folder that holds the model of this identity.
+///
+/// # Errors
+/// Exit code 2 if it holds another model; 4 if `metrics.json` is damaged.
+pub(crate) fn sealed(dir: &Path, identity: &str) -> Result<Option<Metrics>> {
+    let file = dir.join("metrics.json");
+    if !file.exists() {
+        return Ok(None);
+    }
+    let metrics: Metrics = read_checked(&file)?;
+    if metrics.identity != identity {
+        let dir = dir.display();
+        return Err(Failure::new(Kind::Usage, format!("{dir} holds another model; use another folder, or remove it")));
+    }
+    let whole = FILES.iter().all(|name| dir.join(name).is_file()) && digests(dir)? == metrics.digests;
+    if !whole {
+        output::note(format_args!("{}: files are missing or damaged, the model is made anew", dir.display()));
+    }
+    Ok(whole.then_some(metrics))
+}
+
+fn digests(dir: &Path) -> Result<BTreeMap<String, String>> {
+    let digest = |name: &&str| {
+        let bytes = read_bytes(&dir.join(name), MAX_WEIGHT_BYTES)?;
+        Ok(((*name).to_owned(), blake3::hash(&bytes).to_hex().to_string()))
+    };
+    FILES.iter().map(digest).collect()
+}
+
+/// The folder itself, or `best` in it where it is a study.
+pub(crate) fn model_folder(dir: &Path) -> PathBuf {
+    let best = best(dir);
+    let is_study = !dir.join("architecture.json").exists() && best.join("architecture.json").exists();
+    if is_study { best } else { dir.to_path_buf() }
 }
 
 /// A model as it lies in a folder.
@@ -68,6 +125,7 @@ impl ModelDir {
     /// # Errors
     /// Exit code 4, naming the file.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let dir = &model_folder(dir);
         if !dir.is_dir() {
             return Err(Failure::new(
                 Kind::Data,
@@ -84,10 +142,12 @@ impl ModelDir {
         let preprocessing: Preprocessing =
             serde_json::from_str(&read_text(&file)?).or_fail_with(Kind::Data, file.display())?;
         preprocessing.check(&network).or_fail_with(Kind::Data, file.display())?;
-        let file = dir.join("model.safetensors");
+        let file = dir.join(WEIGHTS);
         let bytes = read_bytes(&file, MAX_WEIGHT_BYTES)?;
+        check_digest(dir, &bytes)?;
         let weights = gram_export::read_safetensors(&bytes).or_fail_with(Kind::Data, file.display())?;
         weights.check(&network).or_fail_with(Kind::Data, file.display())?;
+        check_variances(&network, &weights).or_fail_with(Kind::Data, file.display())?;
         Ok(Self { design, network, weights, preprocessing })
     }
 
@@ -121,6 +181,31 @@ impl ModelDir {
     }
 }
 
+/// Weights that `metrics.json` was not written for are another model's; a folder without metrics has nothing to be held against.
+fn check_digest(dir: &Path, weights: &[u8]) -> Result<()> {
+    let file = dir.join("metrics.json");
+    if !file.exists() {
+        return Ok(());
+    }
+    let metrics: Metrics = read_checked(&file)?;
+    if metrics.weights_digest() == blake3::hash(weights).to_hex().as_str() {
+        return Ok(());
+    }
+    let weights = dir.join(WEIGHTS);
+    Err(Failure::new(
+        Kind::Data,
+        format!("{}: damaged, or not the weights that {} was written for", weights.display(), file.display()),
+    ))
+}
+
+fn check_variances(network: &Network, weights: &Weights) -> anyhow::Result<()> {
+    for spec in network.tensors().iter().filter(|spec| spec.role == TensorRole::RunningVar) {
+        let negative = weights.get(&spec.name)?.data().iter().any(|&variance| variance < 0.0);
+        anyhow::ensure!(!negative, "tensor `{}` has negative variances", spec.name);
+    }
+    Ok(())
+}
+
 impl Preprocessing {
     fn check(&self, network: &Network) -> anyhow::Result<()> {
         let input: [usize; 3] = network.input_shape().into();
@@ -137,15 +222,14 @@ impl Preprocessing {
     }
 }
 
-/// Writes architecture, weights and preprocessing, each file whole or not at all; gives the digest of the weights.
-pub(crate) fn write(dir: &Path, design: &Design, weights: &Weights, preprocessing: &Preprocessing) -> Result<String> {
+/// Writes architecture, weights and preprocessing, each file whole or not at all.
+pub(crate) fn write(dir: &Path, design: &Design, weights: &Weights, preprocessing: &Preprocessing) -> Result<()> {
     fs::create_dir_all(dir).or_fail_with(Kind::Data, format!("creating {}", dir.display()))?;
     let tensors = gram_export::write_safetensors(weights, &BTreeMap::new())
         .or_fail_with(Kind::Internal, "writing safetensors")?;
     save(&dir.join("architecture.json"), design.to_json().as_bytes())?;
-    save(&dir.join("model.safetensors"), &tensors)?;
-    save_json(&dir.join("preprocessing.json"), preprocessing)?;
-    Ok(blake3::hash(&tensors).to_hex().to_string())
+    save(&dir.join(WEIGHTS), &tensors)?;
+    save_json(&dir.join("preprocessing.json"), preprocessing)
 }
 
 /// Writes a JSON file, whole or not at all.
@@ -165,7 +249,11 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
 }
 
 fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>> {
-    let size = fs::metadata(path).or_fail_with(Kind::Data, path.display())?.len();
+    let found = fs::metadata(path).or_fail_with(Kind::Data, path.display())?;
+    if !found.is_file() {
+        return Err(Failure::new(Kind::Data, format!("{}: not a regular file", path.display())));
+    }
+    let size = found.len();
     if size > most {
         return Err(Failure::new(
             Kind::Data,

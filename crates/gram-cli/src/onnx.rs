@@ -31,7 +31,7 @@ pub(crate) fn export(
     meta.set_classes(&preprocessing.classes);
     let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
     meta.set_normalisation(&wide(&normalisation.mean), &wide(&normalisation.std));
-    let bytes = to_onnx(network, weights, &meta).or_fail_with(Kind::Internal, "writing ONNX")?;
+    let bytes = to_onnx(network, weights, &meta).or_fail_with(Kind::Data, "writing ONNX")?;
     let affordable = usize::try_from(CHECK_MACS / network.cost().macs.0.max(1)).unwrap_or(usize::MAX);
     let images = reference_images(&splits.validation, normalisation, CHECK_IMAGES.min(affordable.max(1)))?;
     let report = check_onnx(&bytes, network, weights, &images, DEFAULT_TOLERANCE).map_err(export_failure)?;

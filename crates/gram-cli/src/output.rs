@@ -2,14 +2,36 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the one place of the binary that prints")]
 
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
 
 use serde::Serialize;
 
 use crate::failure::{Failure, Kind, OrFail, Result};
 
-/// Prints a line of results. A reader that went away (`gram … | head`) is no error.
+/// The first failed write to stdout; kept until the end, so that what a command does is done all the same.
+static FAILED: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Prints a line of results.
 pub(crate) fn line(text: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    keep(writeln!(std::io::stdout(), "{text}"));
+}
+
+/// Fails if results could not be written. A reader that went away (`gram … | head`) is no error.
+pub(crate) fn finish() -> Result<()> {
+    keep(std::io::stdout().flush());
+    match FAILED.get() {
+        Some(error) => Err(Failure::new(Kind::Data, format!("writing to standard output: {error}"))),
+        None => Ok(()),
+    }
+}
+
+fn keep(written: std::io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        // Only the first is told.
+        let _ = FAILED.set(error);
+    }
 }
 
 /// Prints one JSON document.

@@ -62,6 +62,8 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.abandon();
+            // The bar leaves the cursor at its end.
+            output::note("");
         }
     }
 }

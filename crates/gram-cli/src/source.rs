@@ -5,7 +5,7 @@ use std::path::Path;
 use gram_ir::{Design, Shape};
 
 use crate::failure::{Failure, Kind, OrFail, Result};
-use crate::model_dir::read_text;
+use crate::model_dir::{model_folder, read_text};
 
 /// Reads an architecture and fits it to `input` and `classes` where they are given.
 ///
@@ -13,7 +13,7 @@ use crate::model_dir::read_text;
 /// Exit code 4 for a file that does not parse, 2 for a name that is neither a file nor a preset or an input that does not fit.
 pub(crate) fn load(name: &str, input: Option<Shape>, classes: Option<usize>) -> Result<Design> {
     let path = Path::new(name);
-    let file = if path.is_dir() { path.join("architecture.json") } else { path.to_path_buf() };
+    let file = if path.is_dir() { model_folder(path).join("architecture.json") } else { path.to_path_buf() };
     if file.is_file() {
         let design = Design::parse(&read_text(&file)?).or_fail_with(Kind::Data, file.display())?;
         let (old_input, old_classes) = (design.input_shape(), design.num_classes());
@@ -23,9 +23,9 @@ pub(crate) fn load(name: &str, input: Option<Shape>, classes: Option<usize>) -> 
         }
         return design.with_io(input, classes).or_fail_with(Kind::Usage, file.display());
     }
-    if path.components().count() > 1
-        || path.extension().is_some_and(|extension| extension == "json" || extension == "txt")
-    {
+    let is_cell = name.starts_with("nasbench101:") || name.starts_with("nasbench201:");
+    let is_file_name = path.extension().is_some_and(|extension| extension == "json" || extension == "txt");
+    if !is_cell && (path.components().count() > 1 || is_file_name) {
         return Err(Failure::new(Kind::Data, format!("{name}: no such file")));
     }
     gram_ir::preset(name, input, classes).or_fail(Kind::Usage)

@@ -19,7 +19,8 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &CostArgs) -> Result<()> {
     let design = source::load(&args.architecture, args.input, args.classes)?;
-    let network = design.lower().or_fail_with(Kind::Usage, &args.architecture)?;
+    let is_file = std::path::Path::new(&args.architecture).exists();
+    let network = design.lower().or_fail_with(if is_file { Kind::Data } else { Kind::Usage }, &args.architecture)?;
     let (input, num_classes) = (network.input_shape(), network.output_shape().c);
     let report = Report { name: design.name(), input, num_classes, cost: network.cost(), nodes: network.node_costs() };
     if args.json {

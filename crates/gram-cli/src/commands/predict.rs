@@ -1,18 +1,16 @@
 //! `gram predict MODELDIR IMAGE…`.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use crate::args::PredictArgs;
-use crate::failure::{Kind, OrFail, Result};
+use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::model_dir::ModelDir;
 use crate::output;
 use crate::study::training::train_failure;
 
 #[derive(Serialize)]
 struct Prediction<'a> {
-    image: &'a Path,
+    image: String,
     /// Most probable first.
     classes: Vec<Probable<'a>>,
 }
@@ -34,11 +32,17 @@ pub(crate) fn run(args: &PredictArgs) -> Result<()> {
         pixels.extend_from_slice(&one);
     }
     let scores = gram_train::predict(&model.network, &model.weights, &pixels).map_err(train_failure)?;
+    if scores.iter().flatten().any(|score| !score.is_finite()) {
+        return Err(Failure::new(Kind::Data, "the model's outputs are not finite: its weights are damaged"));
+    }
     let predictions: Vec<Prediction<'_>> = args
         .images
         .iter()
         .zip(&scores)
-        .map(|(image, scores)| Prediction { image, classes: ranked(&model, scores, args.top) })
+        .map(|(image, scores)| Prediction {
+            image: image.display().to_string(),
+            classes: ranked(&model, scores, args.top),
+        })
         .collect();
     if args.json {
         return output::json(&predictions);
@@ -49,7 +53,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<()> {
             .iter()
             .map(|found| format!("{} {:.1} %", found.class, found.probability * 100.0))
             .collect();
-        output::line(format_args!("{}  {}", prediction.image.display(), shown.join(", ")));
+        output::line(format_args!("{}  {}", prediction.image, shown.join(", ")));
     }
     Ok(())
 }

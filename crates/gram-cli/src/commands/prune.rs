@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gram_ir::{Architecture, Cost, Design, grouped};
+use gram_ir::{Architecture, Cost, Design, Limits, grouped};
 use gram_meta::MetaGraph;
 use gram_prune::Candidate;
 use gram_search::{Record, read_journal};
@@ -42,8 +42,12 @@ pub(crate) fn run(args: &PruneArgs) -> Result<()> {
         ));
     }
     let meta = MetaGraph::from_json(&read_text(&file)?).or_fail_with(Kind::Data, file.display())?;
+    meta.check_space(&study.space).or_fail_with(Kind::Data, file.display())?;
     let given = limits(&args.limits);
-    let within = if given == gram_ir::Limits::default() { study.limits } else { given };
+    let within = Limits {
+        max_macs: given.max_macs.or(study.limits.max_macs),
+        max_params: given.max_params.or(study.limits.max_params),
+    };
     let pruned = prune(&study.space, study.input, study.num_classes, &meta, &within).map_err(prune_failure)?;
     let best = Design::Architecture(named(&pruned.best.architecture));
     if let Some(path) = &args.output {

@@ -1,6 +1,6 @@
 //! `gram search`: the whole way from labelled images to a checked model.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -27,8 +27,8 @@ use crate::study::load::{Loaded, SearchOptions, load, shape_of};
 /// What `--json` prints; fractions, not percent.
 #[derive(Serialize)]
 struct Summary<'a> {
-    study: &'a Path,
-    model: PathBuf,
+    study: String,
+    model: String,
     strategy: &'static str,
     /// Where the winner comes from: `pruned`, or the number of a child.
     winner: &'a str,
@@ -41,6 +41,8 @@ struct Summary<'a> {
     stop: StopReason,
     /// blake3 of `journal.jsonl`.
     journal_digest: String,
+    /// blake3 of `best/model.safetensors`.
+    weights_digest: &'a str,
 }
 
 pub(crate) fn run(args: SearchArgs) -> Result<()> {
@@ -51,6 +53,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     });
     let Loaded { config, space, dataset } = load(&args.selectors, SearchOptions { strategy, children: args.children })?;
     let (jobs, n_threads) = share_out(args.jobs, cores())?;
+    refuse_data_folder(&args.output, &config.data.path)?;
     let splits = config.data.split(&dataset)?;
     let preprocessing = Preprocessing {
         format_version: FORMAT_VERSION,
@@ -94,6 +97,18 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     }
     print(&summary);
     Ok(())
+}
+
+/// A study inside its dataset would be taken for images the next time.
+fn refuse_data_folder(output: &Path, data: &str) -> Result<()> {
+    let (Ok(data), Ok(output)) = (Path::new(data).canonicalize(), std::path::absolute(output)) else { return Ok(()) };
+    let existing = output.ancestors().find_map(|folder| folder.canonicalize().ok());
+    match existing {
+        Some(folder) if folder.starts_with(&data) => {
+            Err(Failure::new(Kind::Usage, format!("{} lies in the dataset; choose another folder", output.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Runs the rounds, or replays those that an earlier run journaled.
@@ -171,8 +186,8 @@ fn summary<'a>(dir: &'a Path, config: &StudyConfig, report: &StudyReport, winner
     let journal = dir.join("journal.jsonl");
     let bytes = std::fs::read(&journal).or_fail_with(Kind::Data, journal.display())?;
     Ok(Summary {
-        study: dir,
-        model: crate::model_dir::best(dir),
+        study: dir.display().to_string(),
+        model: crate::model_dir::best(dir).display().to_string(),
         strategy: config.search.strategy.name(),
         winner: &winner.origin,
         metrics: &winner.metrics,
@@ -182,6 +197,7 @@ fn summary<'a>(dir: &'a Path, config: &StudyConfig, report: &StudyReport, winner
         n_cache_hits: report.n_cache_hits,
         stop: report.stop,
         journal_digest: blake3::hash(&bytes).to_hex().to_string(),
+        weights_digest: winner.metrics.weights_digest(),
     })
 }
 
@@ -189,13 +205,17 @@ fn print(summary: &Summary<'_>) {
     let metrics = summary.metrics;
     let percent = |top1: f64| format!("{:.2} %", top1 * 100.0);
     let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let why = match summary.stop {
+        StopReason::SpaceExhausted => ", then no new ones within the limits were found",
+        _ => "",
+    };
     output::table(&[
-        row("children", format!("{} in {} rounds", summary.n_children, summary.n_rounds)),
+        row("children", format!("{} in {} rounds{why}", summary.n_children, summary.n_rounds)),
         row("winner", summary.winner.to_owned()),
         row("MACs", grouped(metrics.macs)),
         row("params", grouped(metrics.params)),
         row("validation top-1", percent(metrics.validation_top1)),
         row("test top-1", metrics.test_top1.map_or("-".into(), percent)),
     ]);
-    output::line(summary.model.display());
+    output::line(&summary.model);
 }

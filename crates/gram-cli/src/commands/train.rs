@@ -1,6 +1,8 @@
 //! `gram train ARCH`: trains one network and leaves a model folder.
 
+use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use gram_data::Normalisation;
 use gram_ir::{Shape, grouped};
@@ -9,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::args::TrainArgs;
-use crate::failure::{Kind, OrFail, Result};
-use crate::model_dir::{Metrics, Preprocessing, read_text, save_json};
+use crate::failure::{Failure, Kind, OrFail, Result};
+use crate::model_dir::{Metrics, Preprocessing, read_text, seal, sealed};
 use crate::study::config::{DataConfig, FORMAT_VERSION};
-use crate::study::load::{defaults, shape_of};
+use crate::study::load::{check_version, defaults, shape_of};
 use crate::study::training::{Training, checkpoint_of};
 use crate::study::{merge, parse_set};
 use crate::{interrupt, onnx, output, source};
@@ -25,6 +27,17 @@ struct TrainFile {
     seed: u64,
     data: DataConfig,
     train: TrainConfig,
+}
+
+/// A training file as people write it: whatever it does not say is left to the defaults.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read only to check a file's fields and name the line of what is wrong")]
+struct PartialTrainFile {
+    format_version: Option<u32>,
+    seed: Option<u64>,
+    data: Option<DataConfig>,
+    train: Option<TrainConfig>,
 }
 
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
@@ -56,12 +69,10 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         config: &file.train,
         seed: file.seed,
     };
-    let checkpoint = checkpoint_of(&args.output);
-    let weights = training.run(&checkpoint, flag)?;
-    let metrics = training.save(&args.output, &weights)?;
-    onnx::export(&args.output.join("model.onnx"), design.name(), &weights, &network, &preprocessing, &splits)?;
-    save_json(&args.output.join("metrics.json"), &metrics)?;
-    let _ = std::fs::remove_file(&checkpoint);
+    let metrics = match sealed(&args.output, &training.identity())? {
+        Some(metrics) => metrics,
+        None => train(&training, &args.output, flag)?,
+    };
     if args.json {
         return output::json(&metrics);
     }
@@ -69,10 +80,36 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     Ok(())
 }
 
+/// Trains, writes the folder, and seals it.
+fn train(training: &Training<'_>, dir: &Path, flag: &AtomicBool) -> Result<Metrics> {
+    std::fs::create_dir_all(dir).or_fail_with(Kind::Data, dir.display())?;
+    let lock = dir.join("lock");
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock)
+        .or_fail_with(Kind::Data, lock.display())?;
+    if lock.try_lock().is_err() {
+        return Err(Failure::new(Kind::Usage, format!("{}: another process trains in this folder", dir.display())));
+    }
+    let checkpoint = checkpoint_of(dir);
+    let weights = training.run(&checkpoint, flag)?;
+    let mut metrics = training.save(dir, &weights)?;
+    let Training { design, network, preprocessing, splits, .. } = training;
+    onnx::export(&dir.join("model.onnx"), design.name(), &weights, network, preprocessing, splits)?;
+    seal(dir, &mut metrics)?;
+    // All that they were for is done; leftovers would only cost space.
+    let _ = (std::fs::remove_file(&checkpoint), std::fs::remove_file(dir.join("lock")));
+    Ok(metrics)
+}
+
 fn overrides(args: &TrainArgs) -> Result<Table> {
     let mut over = match &args.config {
         Some(path) => {
-            let text = read_text(path).map_err(|failure| crate::failure::Failure { kind: Kind::Usage, ..failure })?;
+            let text = read_text(path).map_err(|failure| Failure { kind: Kind::Usage, ..failure })?;
+            // On its own first, because only then an error names its line.
+            toml::from_str::<PartialTrainFile>(&text).or_fail_with(Kind::Usage, path.display())?;
             toml::from_str(&text).or_fail_with(Kind::Usage, path.display())?
         }
         None => Table::new(),
@@ -100,6 +137,7 @@ fn resolve(over: Table, shape: Shape) -> Result<TrainFile> {
     let mut table = Table::try_from(base).or_fail(Kind::Internal)?;
     merge(&mut table, over);
     let file: TrainFile = table.try_into().or_fail_with(Kind::Usage, "the training's configuration")?;
+    check_version(file.format_version)?;
     file.train.validate().or_fail_with(Kind::Usage, "[train]")?;
     Ok(file)
 }

@@ -12,9 +12,10 @@ use gram_prune::{PrunableStage, PruneError, Pruned};
 use gram_search::{EvalKey, Evaluator, EvaluatorError, Executor, Job, StudyReport, child_seed};
 use serde::{Deserialize, Serialize};
 
+use crate::checked::{read_checked, save_checked};
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::interrupt;
-use crate::model_dir::{self, Metrics, Preprocessing, read_text, save_json};
+use crate::model_dir::{self, Metrics, Preprocessing};
 use crate::onnx;
 use crate::output;
 use crate::study::config::{FORMAT_VERSION, StudyConfig};
@@ -71,19 +72,12 @@ impl Finish<'_> {
             Failure::new(Kind::Usage, "every finalist diverged: lower learning_rate under [proxy.train]")
         })?;
         let origin = winner.origin.clone();
-        let best = model_dir::best(self.dir);
-        let file = best.join("metrics.json");
-        if file.is_file() {
-            let metrics = serde_json::from_str(&read_text(&file)?).or_fail_with(Kind::Data, file.display())?;
-            return Ok(Winner { origin, metrics });
-        }
-        let design = Design::from_json(&winner.architecture.to_string()).or_fail_with(Kind::Data, "finalists.json")?;
-        output::note(format_args!("training the winner ({origin})"));
-        Ok(Winner { origin, metrics: self.train(&design, &best)? })
+        let design = Design::from_json(&winner.architecture.to_string()).or_fail_with(Kind::Internal, "the winner")?;
+        Ok(Winner { metrics: self.train(&origin, &design, &model_dir::best(self.dir))?, origin })
     }
 
     /// Final training, the one look at the test images, export. `metrics.json` is written last and says that all is there.
-    fn train(&self, design: &Design, best: &Path) -> Result<Metrics> {
+    fn train(&self, origin: &str, design: &Design, best: &Path) -> Result<Metrics> {
         let network = design.lower().or_fail(Kind::Internal)?;
         let training = Training {
             design,
@@ -93,6 +87,10 @@ impl Finish<'_> {
             config: &self.config.final_training,
             seed: self.config.seed,
         };
+        if let Some(metrics) = model_dir::sealed(best, &training.identity())? {
+            return Ok(metrics);
+        }
+        output::note(format_args!("training the winner ({origin})"));
         let checkpoint = self.dir.join("ckpt").join("final.safetensors");
         let weights = training.run(&checkpoint, self.flag)?;
         let mut metrics = training.save(best, &weights)?;
@@ -100,7 +98,7 @@ impl Finish<'_> {
         let test = training::evaluate(&network, &weights, &self.splits.test, &self.preprocessing.normalisation)?;
         metrics.test_top1 = Some(test.top1);
         metrics.n_test = Some(test.n);
-        save_json(&best.join("metrics.json"), &metrics)?;
+        model_dir::seal(best, &mut metrics)?;
         // All that the checkpoint was for is done; a leftover would only cost space.
         let _ = std::fs::remove_file(&checkpoint);
         Ok(metrics)
@@ -111,10 +109,10 @@ impl Finish<'_> {
         let mut finalists = self.finalists(report)?;
         let file = self.dir.join("finalists.json");
         if file.is_file() {
-            let kept: FinalistsFile =
-                serde_json::from_str(&read_text(&file)?).or_fail_with(Kind::Data, file.display())?;
-            let keys = |finalists: &[Finalist]| finalists.iter().map(|f| f.key).collect::<BTreeSet<_>>();
-            if keys(&kept.finalists) == keys(&finalists) {
+            let kept: FinalistsFile = read_checked(&file)?;
+            let key = |finalist: &Finalist| (finalist.origin.clone(), finalist.key);
+            let keys = |finalists: &[Finalist]| finalists.iter().map(key).collect::<BTreeSet<_>>();
+            if kept.format_version == FORMAT_VERSION && keys(&kept.finalists) == keys(&finalists) {
                 return Ok(kept.finalists);
             }
         }
@@ -123,7 +121,7 @@ impl Finish<'_> {
         let rank = |f: &Finalist| f.validation_top1.unwrap_or(-1.0);
         finalists.sort_by(|a, b| rank(b).total_cmp(&rank(a)).then(a.macs.cmp(&b.macs)));
         let kept = FinalistsFile { format_version: FORMAT_VERSION, finalists };
-        save_json(&file, &kept)?;
+        save_checked(&file, &kept)?;
         Ok(kept.finalists)
     }
 

@@ -110,13 +110,7 @@ fn resolve(over: Table, shape: Shape) -> Result<(StudyConfig, Space)> {
     let mut table = Table::try_from(defaults(shape)).or_fail_with(Kind::Internal, "writing the defaults")?;
     merge(&mut table, over);
     let mut config: StudyConfig = table.try_into().or_fail_with(Kind::Usage, "the study's configuration")?;
-    if config.format_version != FORMAT_VERSION {
-        let got = config.format_version;
-        return Err(Failure::new(
-            Kind::Usage,
-            format!("format_version {got} is not {FORMAT_VERSION}, the one that this gram reads"),
-        ));
-    }
+    check_version(config.format_version)?;
     let space = match &config.space {
         SpaceChoice::Named(name) => named_space(name)?,
         SpaceChoice::Inline(space) => space.clone(),
@@ -125,6 +119,15 @@ fn resolve(over: Table, shape: Shape) -> Result<(StudyConfig, Space)> {
     config.space = SpaceChoice::Inline(space.clone());
     check(&config)?;
     Ok((config, space))
+}
+
+/// Refuses files of another version.
+pub(crate) fn check_version(got: u32) -> Result<()> {
+    if got == FORMAT_VERSION {
+        return Ok(());
+    }
+    let message = format!("format_version {got} is not {FORMAT_VERSION}, the one that this gram reads");
+    Err(Failure::new(Kind::Usage, message))
 }
 
 /// A preset, or a TOML file with a space.

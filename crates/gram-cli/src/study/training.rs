@@ -1,5 +1,6 @@
 //! A full training with progress, checkpoint and a model folder at the end.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use crate::interrupt;
 use crate::model_dir::{self, Metrics, Preprocessing};
 use crate::progress::Progress;
 use crate::study::config::FORMAT_VERSION;
+use crate::study::evaluator::NUMERICS;
 
 /// Images evaluated at once; changes nothing but speed.
 const EVALUATION_BATCH: usize = 256;
@@ -69,9 +71,23 @@ impl Training<'_> {
         }
     }
 
-    /// Writes the model folder and the metrics on the validation images; the test images are not looked at.
+    /// blake3 of what decides the outcome.
+    pub(crate) fn identity(&self) -> String {
+        let data = self.preprocessing.data.without_path();
+        let preprocessing = Preprocessing { data, ..self.preprocessing.clone() };
+        let all = serde_json::json!({
+            "design": self.design.to_json(),
+            "preprocessing": preprocessing,
+            "config": self.config,
+            "seed": self.seed,
+            "numerics": NUMERICS,
+        });
+        blake3::hash(all.to_string().as_bytes()).to_hex().to_string()
+    }
+
+    /// Writes the model's files and gives the metrics on the validation images; the test images are not looked at.
     pub(crate) fn save(&self, dir: &Path, weights: &Weights) -> Result<Metrics> {
-        let weights_digest = model_dir::write(dir, self.design, weights, self.preprocessing)?;
+        model_dir::write(dir, self.design, weights, self.preprocessing)?;
         let normalisation = &self.preprocessing.normalisation;
         let validation = evaluate(self.network, weights, &self.splits.validation, normalisation)?;
         let cost = self.network.cost();
@@ -88,7 +104,8 @@ impl Training<'_> {
             n_validation: validation.n,
             test_top1: None,
             n_test: None,
-            weights_digest,
+            identity: self.identity(),
+            digests: BTreeMap::new(),
         })
     }
 }
@@ -100,7 +117,11 @@ pub(crate) fn evaluate(
     set: &ImageSet,
     normalisation: &Normalisation,
 ) -> Result<gram_train::Evaluation> {
-    gram_train::evaluate(network, weights, set, normalisation, EVALUATION_BATCH).map_err(train_failure)
+    let found = gram_train::evaluate(network, weights, set, normalisation, EVALUATION_BATCH).map_err(train_failure)?;
+    if found.loss.is_finite() {
+        return Ok(found);
+    }
+    Err(Failure::new(Kind::Data, "the model's outputs are not finite: its weights are damaged or did not train"))
 }
 
 /// Where a model's training keeps what it has.
