@@ -40,6 +40,7 @@ mod meta_graph;
 mod propagate;
 mod sample;
 mod temper;
+mod tilt;
 
 pub use child::{Child, StageEdges};
 pub use config::{MetaConfig, MetaConfigError};
@@ -49,3 +50,4 @@ pub use meta_graph::{MetaGraph, MetaGraphError, MetaStage};
 pub use propagate::PropagateError;
 pub use sample::{MAX_REFUSED, MAX_STRUCTURE_TRIES, SampleError};
 pub use temper::{Tempered, temper};
+pub use tilt::Tilted;

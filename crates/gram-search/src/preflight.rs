@@ -4,7 +4,7 @@ mod extremes;
 mod prices;
 mod size;
 
-use gram_ir::{Cost, Limits, LowerError, Macs, Params, Shape, Space};
+use gram_ir::{Cell, Cost, Limits, LowerError, Macs, Params, Shape, Space};
 use gram_meta::{MetaConfig, MetaGraph, MetaGraphError, SampleError};
 use serde::Serialize;
 
@@ -92,12 +92,7 @@ pub fn preflight(
     let meta = MetaGraph::new(space, MetaConfig::default(), seed)?;
     let gate = Gate { space, input, num_classes, limits };
     let mut prices = Prices::new(space, input, num_classes)?;
-    let mut cheapest = |objective| -> Result<Cost, PreflightError> {
-        let cells = smallest(&meta, &mut prices, objective).ok_or(PreflightError::TooLarge)?;
-        Ok(gate.cost(&cells)?)
-    };
-    let (least_macs, least_params) = (cheapest(Objective::MACS)?, cheapest(Objective::PARAMS)?);
-    let feasibility = decide(limits, &least_macs, &least_params, cheapest)?;
+    let Extremes { least_macs, least_params, feasibility, .. } = decide(&meta, &gate, &mut prices)?;
     let most_macs = most(&meta, &mut prices, Objective::MACS);
     let most_params = most(&meta, &mut prices, Objective::PARAMS);
     let drawn = draw_costs(&meta, &gate, seed)?;
@@ -117,36 +112,62 @@ pub fn preflight(
     })
 }
 
+/// The cheapest children of a meta-graph's space, and what they say about the limits.
+#[derive(Debug)]
+pub(crate) struct Extremes {
+    /// Costs of the child with the fewest MACs.
+    pub(crate) least_macs: Cost,
+    /// Costs of the child with the fewest params.
+    pub(crate) least_params: Cost,
+    /// Whether a child keeps the limits.
+    pub(crate) feasibility: Feasibility,
+    /// Cells of a child that keeps the limits, in the meta-graph's numbering: there iff `feasibility` says met.
+    pub(crate) witness: Option<Vec<Cell>>,
+}
+
+impl Extremes {
+    /// Looks for the cheapest children of the meta-graph that deals out the operators of the gate's space.
+    pub(crate) fn find(meta: &MetaGraph, gate: &Gate<'_>) -> Result<Self, PreflightError> {
+        decide(meta, gate, &mut Prices::new(gate.space, gate.input, gate.num_classes)?)
+    }
+}
+
 /// Whether a child keeps the limits, from the children with the fewest MACs and params and the cheapest ones under other weightings.
-fn decide(
-    limits: &Limits,
-    least_macs: &Cost,
-    least_params: &Cost,
-    mut cheapest: impl FnMut(Objective) -> Result<Cost, PreflightError>,
-) -> Result<Feasibility, PreflightError> {
+fn decide(meta: &MetaGraph, gate: &Gate<'_>, prices: &mut Prices<'_>) -> Result<Extremes, PreflightError> {
+    let mut cheapest = |objective| -> Result<(Vec<Cell>, Cost), PreflightError> {
+        let cells = smallest(meta, prices, objective).ok_or(PreflightError::TooLarge)?;
+        let cost = gate.cost(&cells)?;
+        Ok((cells, cost))
+    };
+    let limits = gate.limits;
+    let (by_macs, least_macs) = cheapest(Objective::MACS)?;
+    let (by_params, least_params) = cheapest(Objective::PARAMS)?;
+    let ended = |feasibility, witness| Ok(Extremes { least_macs, least_params, feasibility, witness });
     if limits.max_macs.is_some_and(|most| least_macs.macs > most)
         || limits.max_params.is_some_and(|most| least_params.params > most)
     {
-        return Ok(Feasibility::Unmeetable);
+        return ended(Feasibility::Unmeetable, None);
     }
-    if limits.allow(least_macs) || limits.allow(least_params) {
-        return Ok(Feasibility::Met);
+    for (cells, cost) in [(by_macs, least_macs), (by_params, least_params)] {
+        if limits.allow(&cost) {
+            return ended(Feasibility::Met, Some(cells));
+        }
     }
     let (Some(max_macs), Some(max_params)) = (limits.max_macs, limits.max_params) else {
-        return Ok(Feasibility::Undecided);
+        return ended(Feasibility::Undecided, None);
     };
     for objective in Objective::between(max_macs, max_params) {
-        let cost = cheapest(objective)?;
+        let (cells, cost) = cheapest(objective)?;
         if limits.allow(&cost) {
-            return Ok(Feasibility::Met);
+            return ended(Feasibility::Met, Some(cells));
         }
         // Rounding of the weights must not refuse anything.
         let bound = objective.of(max_macs.0, max_params.0) * (1.0 + 1e-9);
         if objective.of(cost.macs.0, cost.params.0) > bound {
-            return Ok(Feasibility::Unmeetable);
+            return ended(Feasibility::Unmeetable, None);
         }
     }
-    Ok(Feasibility::Undecided)
+    ended(Feasibility::Undecided, None)
 }
 
 impl Preflight {

@@ -6,14 +6,14 @@ mod random;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gram_ir::{CanonicalKey, Cell};
+use gram_ir::{CanonicalKey, Cell, Macs, Params};
 use gram_meta::{Converged, MetaGraph, MetaGraphError, PropagateError, SampleError};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::{Candidate, Gate, Refusal, try_stream};
+use crate::{Candidate, Gate, PreflightError, Refusal, try_stream};
 
-pub use draw::{TRIES_PER_NEW_CHILD, probe_prior};
+pub use draw::{Fitted, TRIES_PER_NEW_CHILD, Tilt, probe_prior};
 pub use gram::GramStrategy;
 pub use random::RandomStrategy;
 
@@ -111,8 +111,11 @@ impl Context<'_> {
 pub struct Prior {
     /// Every initial weight was multiplied by this; 1 where the limits leave room.
     pub factor: f64,
-    /// Share of structures drawn from it that keep the limits.
+    /// Share of structures drawn from it, tilted if there is a tilt, that keep the limits.
     pub acceptance: f64,
+    /// Share of preflight's witness in the weights that children are drawn with; there only where thinning was not enough, see [`Tilt`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tilt: Option<f64>,
 }
 
 /// What a round taught.
@@ -144,11 +147,20 @@ pub enum AskError {
     #[error(transparent)]
     Sample(#[from] SampleError),
     /// The prior hardly ever keeps the limits, however thin.
-    #[error("none of {tries} children drawn from the thinned prior keeps the limits")]
+    #[error(
+        "none of {tries} children drawn from the thinned prior keeps the limits, nor one of the cheapest; the smallest possible cost is {least_macs} and {least_params}, perhaps not of one child"
+    )]
     Prior {
         /// Children drawn.
         tries: usize,
+        /// The least MACs of a child.
+        least_macs: Macs,
+        /// The least params of a child; perhaps another one.
+        least_params: Params,
     },
+    /// The cheapest children cannot be found.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
     /// A child that does not fit its meta-graph.
     #[error(transparent)]
     Meta(#[from] MetaGraphError),

@@ -2,10 +2,14 @@
 
 mod toy;
 
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
 use gram_ir::{Cell, CellNodeId, CellOp, CellOutput, Cost, Downsample, Limits, Macs, Params, Shape, Space};
 use gram_meta::{Child, MetaConfig, MetaGraph, StageEdges};
 use gram_search::{
-    Feasibility, Gate, PreflightError, Record, StopReason, StrategyKind, StudyError, preflight, read_journal,
+    AskError, Context, Feasibility, Gate, PreflightError, Prior, Record, StopReason, StrategyKind, StudyConfig,
+    StudyError, preflight, probe_prior, read_journal,
 };
 use proptest::prelude::*;
 use toy::{Toy, config, run, space};
@@ -169,12 +173,92 @@ fn tight_limits_thin_the_prior() {
     config.limits.max_macs = Some(Macs(free.macs.min + (free.macs.p10 - free.macs.min) / 8));
     let report = run(folder.path(), &config, &Toy::default(), 1).unwrap();
     assert_eq!((report.n_children, report.stop), (16, StopReason::BudgetSpent));
-    let records = read_journal(&folder.path().join("journal.jsonl")).unwrap();
+    let prior = recorded_prior(folder.path());
+    assert!(prior.factor < 1.0 && prior.acceptance > 0.0 && prior.tilt.is_none(), "{prior:?}");
+    let journal = std::fs::read_to_string(folder.path().join("journal.jsonl")).unwrap();
+    assert!(!journal.contains("tilt"), "journals of thinned priors stay as they were");
+}
+
+fn recorded_prior(directory: &Path) -> Prior {
+    let records = read_journal(&directory.join("journal.jsonl")).unwrap();
     let prior = records.iter().find_map(|record| match record {
         Record::Prior(prior) => Some(*prior),
         _ => None,
     });
-    assert!(prior.is_some_and(|prior| prior.factor < 1.0 && prior.acceptance > 0.0), "{prior:?}");
+    prior.expect("a study with limits records its prior")
+}
+
+/// Three stages of 30 nodes.
+fn cifar(kind: StrategyKind, n_children: usize, seed: u64) -> StudyConfig {
+    let space = gram_ir::space_preset("swiftnet-cifar").unwrap();
+    let (input, num_classes) = gram_ir::space_preset_io("swiftnet-cifar").unwrap();
+    StudyConfig { space, input, num_classes, children_per_round: 4, ..config(&[4], kind, n_children, seed) }
+}
+
+/// What preflight calls met a study keeps, in every round.
+#[test]
+fn limits_close_to_the_least_costs_are_searched() {
+    for (seed, kind, on_macs) in [
+        (0, StrategyKind::Gram, true),
+        (1, StrategyKind::Gram, true),
+        (2, StrategyKind::Gram, true),
+        (3, StrategyKind::Gram, true),
+        (0, StrategyKind::Random, false),
+    ] {
+        let mut config = cifar(kind, 8, seed);
+        let free = preflight(&config.space, config.input, 10, &Limits::default(), seed).unwrap();
+        let (max_macs, max_params) = (Macs(free.macs.min + free.macs.min / 100), Params(free.params.min + 100));
+        config.limits = if on_macs {
+            Limits { max_macs: Some(max_macs), max_params: None }
+        } else {
+            Limits { max_macs: None, max_params: Some(max_params) }
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let report = run(folder.path(), &config, &Toy::default(), 1).unwrap();
+        let prior = recorded_prior(folder.path());
+        let found = format!("seed {seed} {kind:?}: {prior:?}, {} children, {:?}", report.n_children, report.stop);
+        eprintln!("{found}");
+        assert!(report.n_children >= 1 && report.best.iter().all(|child| config.limits.allow(&child.cost)), "{found}");
+        assert!(matches!(report.stop, StopReason::BudgetSpent | StopReason::SpaceExhausted), "{found}");
+        assert!(prior.acceptance >= 0.01, "{found}");
+        if let Some(meta) = report.meta_graph {
+            assert_eq!(MetaGraph::from_json(&meta.to_json().unwrap()).unwrap(), meta, "weights stay in range");
+        }
+    }
+}
+
+/// The very least cost is met by the witness and its like: a study finds them, stops, and does so again with the same bytes.
+#[test]
+fn the_least_cost_itself_is_searched() {
+    for seed in 0..2 {
+        let mut config = cifar(StrategyKind::Gram, 8, seed);
+        let free = preflight(&config.space, config.input, 10, &Limits::default(), seed).unwrap();
+        config.limits.max_macs = Some(Macs(free.macs.min));
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let reports = folders.each_ref().map(|folder| run(folder.path(), &config, &Toy::default(), 1).unwrap());
+        assert!(reports[0].best.iter().all(|child| child.cost.macs.0 == free.macs.min));
+        let prior = recorded_prior(folders[0].path());
+        eprintln!("seed {seed}: {prior:?}, {} children, {:?}", reports[0].n_children, reports[0].stop);
+        assert!(prior.tilt.is_some_and(|share| share > 0.0 && share <= 1.0), "{prior:?}");
+        let [first, second] = folders.each_ref().map(|folder| toy::files(folder.path()));
+        assert_eq!(first, second);
+    }
+}
+
+/// A strategy that is asked without preflight names the least costs.
+#[test]
+fn limits_below_the_least_cost_are_refused_with_it() {
+    let config = config(&[6, 6], StrategyKind::Gram, 4, 1);
+    let free = preflight(&config.space, config.input, 10, &Limits::default(), 1).unwrap();
+    let limits = Limits { max_macs: Some(Macs(free.macs.min - 1)), ..Limits::default() };
+    let gate = Gate { space: &config.space, input: config.input, num_classes: 10, limits: &limits };
+    let interrupt = AtomicBool::new(false);
+    let context = Context { gate, seed: 1, round: 0, is_seen: &|_| false, interrupt: &interrupt };
+    let meta = MetaGraph::new(&config.space, MetaConfig::default(), 1).unwrap();
+    let error = probe_prior(&meta, &context).unwrap_err();
+    assert!(matches!(error, AskError::Prior { least_macs, .. } if least_macs.0 == free.macs.min), "{error}");
+    let least = [Macs(free.macs.min).to_string(), Params(free.params.min).to_string()];
+    assert!(least.iter().all(|cost| error.to_string().contains(cost)), "{error}");
 }
 
 proptest! {
@@ -214,7 +298,11 @@ proptest! {
                 prop_assert!(!config.limits.allow(&least));
                 prop_assert_eq!(guard.toy.n_calls.into_inner(), 0);
             }
-            Err(StudyError::Ask(_)) => prop_assert_eq!(guard.toy.n_calls.into_inner(), 0),
+            Err(StudyError::Ask(_)) => {
+                let checked = preflight(&config.space, config.input, 10, &config.limits, seed).unwrap();
+                prop_assert_eq!(checked.feasibility, Feasibility::Undecided);
+                prop_assert_eq!(guard.toy.n_calls.into_inner(), 0);
+            }
             Err(other) => prop_assert!(false, "{other}"),
         }
     }

@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use gram_meta::{Child, MetaGraph, SampleError};
+use gram_meta::{Child, MetaGraph, SampleError, StageEdges, Tilted};
+use rand_chacha::ChaCha8Rng;
 
+use crate::preflight::Extremes;
 use crate::streams::probe_stream;
 use crate::{AskError, Candidate, Context, Prior, Proposal};
 
@@ -18,16 +20,18 @@ const LEAST_TRIES: usize = 512;
 /// Each try has its own random stream. A sampler that finds no feasible child ends the round; if it had no child before, that is the error.
 pub(crate) fn draw_round(
     meta: &MetaGraph,
+    tilt: Option<&Tilt>,
     n_new: usize,
     context: &Context<'_>,
 ) -> Result<Vec<(Child, Proposal)>, AskError> {
+    let source = Source::new(meta, tilt)?;
     let mut drawn: Vec<(Child, Proposal)> = Vec::new();
     let mut in_round = BTreeSet::new();
     for attempt in 0..n_new.saturating_mul(TRIES_PER_NEW_CHILD).max(LEAST_TRIES) {
         if in_round.len() == n_new {
             break;
         }
-        let (child, candidate) = match draw_child(meta, attempt, context) {
+        let (child, candidate) = match draw_child(meta, &source, attempt, context) {
             Ok(found) => found,
             Err(AskError::Sample(SampleError::Refused { .. })) if !drawn.is_empty() => break,
             Err(error) => return Err(error),
@@ -40,7 +44,12 @@ pub(crate) fn draw_round(
 }
 
 /// One child of the prior restricted to the feasible set, limits included.
-fn draw_child(meta: &MetaGraph, attempt: usize, context: &Context<'_>) -> Result<(Child, Candidate), AskError> {
+fn draw_child(
+    meta: &MetaGraph,
+    source: &Source<'_>,
+    attempt: usize,
+    context: &Context<'_>,
+) -> Result<(Child, Candidate), AskError> {
     // What the accepted child looks like, or why the sampler must not go on.
     let found: RefCell<Option<Result<Candidate, AskError>>> = RefCell::new(None);
     let accept = |child: &Child| {
@@ -59,55 +68,155 @@ fn draw_child(meta: &MetaGraph, attempt: usize, context: &Context<'_>) -> Result
             }
         }
     };
-    let child = meta.sample(&mut context.rng(attempt), &accept)?;
+    let child = source.sample(&mut context.rng(attempt), &accept)?;
     let candidate = found.into_inner().expect("an accepted child left its candidate")?;
     Ok((child, candidate))
 }
 
-/// Structures drawn per factor.
+/// Structures drawn per factor and per share.
 const PROBES: usize = 200;
 /// A prior whose children keep the limits at least so often is taken.
 const LEAST_ACCEPTANCE: f64 = 0.05;
+/// A thinned prior whose children keep the limits less often is no use: a few hits may be luck, and each child takes hundreds of draws.
+const RARE: f64 = 0.01;
 /// Factors that are tried, in this order.
 const FACTORS: [f64; 9] = [1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.06, 0.0];
+/// Shares of the witness that are tried, in this order, if no factor gives enough children within the limits. The last one draws nothing else.
+const SHARES: [f64; 8] = [0.5, 0.7, 0.8, 0.9, 0.97, 0.99, 0.999, 1.0];
 
-/// Thins the initial weights until one in twenty of the prior's children keeps the limits, so that sampling by rejection stays quick.
+/// An initial meta-graph that was fitted to a study's limits.
+#[derive(Clone, Debug)]
+pub struct Fitted {
+    /// The meta-graph to start from.
+    pub meta: MetaGraph,
+    /// How draws from it lean towards a child that keeps the limits, in every round; none where thinning was enough.
+    pub tilt: Option<Tilt>,
+    /// What was done, for the journal.
+    pub prior: Prior,
+}
+
+/// Leaning of draws towards one child.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tilt {
+    /// A child that keeps the limits.
+    pub witness: Child,
+    /// Its share, above 0 and at most 1; see [`MetaGraph::tilted`].
+    pub share: f64,
+}
+
+/// Fits the initial weights to the limits, so that sampling by rejection stays quick.
 ///
-/// Tight limits are met by small children, which the usual prior hardly ever draws. The first factor of 1, 0.7, 0.5, … that reaches
-/// the share is taken, else the best one.
+/// Tight limits are met by small children, which the usual prior hardly ever draws. The weights are thinned until one in twenty of the
+/// prior's children keeps the limits: the first factor of 1, 0.7, 0.5, … that reaches the share is taken, else the best one.
+///
+/// If hardly any of the thinned priors' children keep the limits (under one in a hundred, or none in the first draw of a study), the thinnest one is tilted towards the witness, the cheapest child by which
+/// [`preflight`](crate::preflight()) proves that the limits can be met: the first share of 0.5, 0.7, … that gives one in twenty is taken.
+/// The last share, 1, draws the witness itself. The tilt applies to draws alone, in every round anew: the meta-graph's own weights stay in
+/// `[ε, 1 − ε]`, where ε would be far too much for such limits.
 ///
 /// # Errors
-/// [`AskError::Prior`] if no factor gives a single child within the limits.
+/// [`AskError::Prior`] if neither the thinned priors nor preflight's search gives a single child within the limits.
 /// # Source
 /// \[ours\]; the paper's text says nothing about limits during sampling.
-pub fn probe_prior(meta: &MetaGraph, context: &Context<'_>) -> Result<(MetaGraph, Prior), AskError> {
+pub fn probe_prior(meta: &MetaGraph, context: &Context<'_>) -> Result<Fitted, AskError> {
     if *context.gate.limits == gram_ir::Limits::default() {
-        return Ok((meta.clone(), Prior { factor: 1.0, acceptance: 1.0 }));
+        return Ok(Fitted {
+            meta: meta.clone(),
+            tilt: None,
+            prior: Prior { factor: 1.0, acceptance: 1.0, tilt: None },
+        });
     }
-    let mut best: Option<(MetaGraph, Prior)> = None;
+    match thinned(meta, context)? {
+        Some(fitted) => Ok(fitted),
+        None => tilted(meta, context),
+    }
+}
+
+/// The thinned prior; none if children within the limits are rare whatever the factor.
+fn thinned(meta: &MetaGraph, context: &Context<'_>) -> Result<Option<Fitted>, AskError> {
+    let mut best: Option<Fitted> = None;
     for factor in FACTORS {
         let mut thinned = meta.clone();
         thinned.thin(factor);
-        let prior = Prior { factor, acceptance: acceptance(&thinned, context)? };
-        let is_better = best.as_ref().is_none_or(|(_, least)| prior.acceptance > least.acceptance);
-        if is_better {
-            best = Some((thinned, prior));
+        let acceptance = acceptance(&thinned, None, context)?;
+        if acceptance >= RARE && acceptance > best.as_ref().map_or(0.0, |best| best.prior.acceptance) {
+            best = Some(Fitted { meta: thinned, tilt: None, prior: Prior { factor, acceptance, tilt: None } });
         }
-        if prior.acceptance >= LEAST_ACCEPTANCE {
+        if acceptance >= LEAST_ACCEPTANCE {
             break;
         }
     }
-    best.filter(|(_, prior)| prior.acceptance > 0.0).ok_or(AskError::Prior { tries: PROBES * FACTORS.len() })
+    match best {
+        Some(best) if best.prior.acceptance < LEAST_ACCEPTANCE && !gives_a_child(&best.meta, context)? => Ok(None),
+        best => Ok(best),
+    }
 }
 
-fn acceptance(meta: &MetaGraph, context: &Context<'_>) -> Result<f64, AskError> {
+/// Whether the first draw of the first round finds a child: that is the draw that a study cannot do without.
+fn gives_a_child(meta: &MetaGraph, context: &Context<'_>) -> Result<bool, AskError> {
+    match draw_child(meta, &Source::Prior(meta), 0, context) {
+        Ok(_) => Ok(true),
+        Err(AskError::Sample(SampleError::Refused { .. })) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The thinnest prior tilted towards preflight's witness.
+fn tilted(meta: &MetaGraph, context: &Context<'_>) -> Result<Fitted, AskError> {
+    let Extremes { least_macs, least_params, witness, .. } = Extremes::find(meta, &context.gate)?;
+    let refused = AskError::Prior {
+        tries: PROBES * FACTORS.len(),
+        least_macs: least_macs.macs,
+        least_params: least_params.params,
+    };
+    let Some(cells) = witness else { return Err(refused) };
+    let stages = meta.stages().iter().zip(&cells);
+    let witness = Child::new(stages.map(|(stage, cell)| StageEdges::new(stage.n_nodes(), cell.edges())).collect());
+    let factor = 0.0;
+    let mut thinnest = meta.clone();
+    thinnest.thin(factor);
+    for share in SHARES {
+        let tilt = Tilt { witness: witness.clone(), share };
+        let acceptance = acceptance(&thinnest, Some(&tilt), context)?;
+        if acceptance >= LEAST_ACCEPTANCE {
+            let prior = Prior { factor, acceptance, tilt: Some(share) };
+            return Ok(Fitted { meta: thinnest, tilt: Some(tilt), prior });
+        }
+    }
+    Err(refused)
+}
+
+fn acceptance(meta: &MetaGraph, tilt: Option<&Tilt>, context: &Context<'_>) -> Result<f64, AskError> {
+    let source = Source::new(meta, tilt)?;
     let mut kept = 0_usize;
     for attempt in 0..PROBES {
         if context.is_interrupted() {
             return Err(AskError::Interrupted);
         }
-        let child = meta.sample(&mut probe_stream(context.seed, attempt), &|_| true)?;
+        let child = source.sample(&mut probe_stream(context.seed, attempt), &|_| true)?;
         kept += usize::from(context.gate.check(&meta.cells(&child)?).is_ok());
     }
     Ok(kept as f64 / PROBES as f64)
+}
+
+/// What children are drawn from.
+enum Source<'a> {
+    Prior(&'a MetaGraph),
+    Tilted(Tilted),
+}
+
+impl<'a> Source<'a> {
+    fn new(meta: &'a MetaGraph, tilt: Option<&Tilt>) -> Result<Self, AskError> {
+        Ok(match tilt {
+            None => Self::Prior(meta),
+            Some(tilt) => Self::Tilted(meta.tilted(&tilt.witness, tilt.share)?),
+        })
+    }
+
+    fn sample(&self, rng: &mut ChaCha8Rng, accept: &dyn Fn(&Child) -> bool) -> Result<Child, SampleError> {
+        match self {
+            Self::Prior(meta) => meta.sample(rng, accept),
+            Self::Tilted(tilted) => tilted.sample(rng, accept),
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use gram_ir::CanonicalKey;
 use gram_meta::{Child, ConvergenceTest, MetaGraph, temper};
 
-use super::draw::{draw_round, probe_prior};
+use super::draw::{Fitted, Tilt, draw_round, probe_prior};
 use crate::{AskError, Context, Lesson, Prior, Proposal, Pruned, Strategy, TellError};
 
 /// Graph propagation as meta-knowledge: sampler A, tempered weights, propagation.
@@ -16,6 +16,8 @@ use crate::{AskError, Context, Lesson, Prior, Proposal, Pruned, Strategy, TellEr
 #[derive(Clone, Debug)]
 pub struct GramStrategy {
     meta: MetaGraph,
+    /// Where limits are very tight.
+    tilt: Option<Tilt>,
     /// The round that was asked for and not told yet.
     asked: Vec<Child>,
     beta: Option<f64>,
@@ -26,7 +28,7 @@ impl GramStrategy {
     /// Starts from a meta-graph.
     pub fn new(meta: MetaGraph) -> Self {
         let convergence = ConvergenceTest::new(&meta);
-        Self { meta, asked: Vec::new(), beta: None, convergence }
+        Self { meta, tilt: None, asked: Vec::new(), beta: None, convergence }
     }
 }
 
@@ -36,14 +38,15 @@ impl Strategy for GramStrategy {
     }
 
     fn start(&mut self, context: &Context<'_>) -> Result<Option<Prior>, AskError> {
-        let (meta, prior) = probe_prior(&self.meta, context)?;
+        let Fitted { meta, tilt, prior } = probe_prior(&self.meta, context)?;
         self.convergence = ConvergenceTest::new(&meta);
         self.meta = meta;
+        self.tilt = tilt;
         Ok(Some(prior))
     }
 
     fn ask(&mut self, n_new: usize, context: &Context<'_>) -> Result<Vec<Proposal>, AskError> {
-        let (children, proposals) = draw_round(&self.meta, n_new, context)?.into_iter().unzip();
+        let (children, proposals) = draw_round(&self.meta, self.tilt.as_ref(), n_new, context)?.into_iter().unzip();
         self.asked = children;
         Ok(proposals)
     }

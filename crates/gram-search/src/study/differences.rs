@@ -4,6 +4,10 @@ use serde_json::Value;
 
 /// No more lines are listed.
 const MAX_LINES: usize = 8;
+/// Longer values are cut to so many characters.
+const MAX_CHARS: usize = 60;
+/// So many characters of what two long texts share are shown before their first difference.
+const CONTEXT_CHARS: usize = 16;
 
 /// One line per field in which two configurations differ: path, what is `there`, what was `asked` for.
 pub(crate) fn differences(there: &Value, asked: &Value) -> Vec<String> {
@@ -35,6 +39,10 @@ fn compare(path: &str, there: &Value, asked: &Value, lines: &mut Vec<String>) {
             }
         }
         _ if there == asked => {}
+        (Value::String(a), Value::String(b)) => {
+            let start = start_of_difference(a, b);
+            lines.push(format!("{path} is {} there, {} now", excerpt(a, start), excerpt(b, start)));
+        }
         _ => lines.push(format!("{path} is {} there, {} now", short(there), short(asked))),
     }
 }
@@ -42,13 +50,32 @@ fn compare(path: &str, there: &Value, asked: &Value, lines: &mut Vec<String>) {
 fn short(value: &Value) -> String {
     match value {
         Value::Null => "not set".into(),
-        Value::String(text) if text.len() > 60 => format!("\"{}…\"", text.chars().take(60).collect::<String>()),
+        Value::String(text) => excerpt(text, 0),
         Value::Array(_) | Value::Object(_) => {
             let text = value.to_string();
-            if text.chars().count() > 60 { format!("{}…", text.chars().take(60).collect::<String>()) } else { text }
+            if text.chars().count() > MAX_CHARS {
+                format!("{}…", text.chars().take(MAX_CHARS).collect::<String>())
+            } else {
+                text
+            }
         }
         _ => value.to_string(),
     }
+}
+
+/// The character from which two different texts are shown: a little before their first difference, or 0 where that is shown anyway.
+fn start_of_difference(a: &str, b: &str) -> usize {
+    let n_same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count();
+    let both_are_short = a.chars().count().max(b.chars().count()) <= MAX_CHARS;
+    if both_are_short { 0 } else { n_same.saturating_sub(CONTEXT_CHARS) }
+}
+
+/// The text from its character `start` on, quoted; `…` stands for what is left out.
+fn excerpt(text: &str, start: usize) -> String {
+    let part: String = text.chars().skip(start).take(MAX_CHARS).collect();
+    let before = if start > 0 { "…" } else { "" };
+    let after = if text.chars().count() > start + MAX_CHARS { "…" } else { "" };
+    format!("\"{before}{part}{after}\"")
 }
 
 /// The value with the fields of every object in the order of their names, whatever order the JSON library was built to keep.
@@ -82,6 +109,24 @@ mod tests {
         found.sort();
         assert_eq!(found, expected);
         assert!(differences(&there, &there).is_empty());
+    }
+
+    #[test]
+    fn long_texts_are_shown_where_they_differ() {
+        let identity = |rate: &str| format!("{}µ, learning_rate {rate}, {}", "same ".repeat(30), "tail ".repeat(30));
+        let (there, asked) = (json!({"evaluator": identity("0.1")}), json!({"evaluator": identity("0.25")}));
+        let lines = differences(&there, &asked);
+        let expected = "evaluator is \"… learning_rate 0.1, tail tail tail tail tail tail tail tail …\" there, \
+                        \"… learning_rate 0.25, tail tail tail tail tail tail tail tail…\" now";
+        assert_eq!(lines, [expected]);
+        // One is the beginning of the other; short ones stand as a whole.
+        let (long, longer) = ("x".repeat(100), "x".repeat(101));
+        let (sixteen, seventeen) = ("x".repeat(16), "x".repeat(17));
+        assert_eq!(
+            differences(&json!(long), &json!(longer)),
+            [format!(" is \"…{sixteen}\" there, \"…{seventeen}\" now")]
+        );
+        assert_eq!(differences(&json!("toy a"), &json!("toy b")), [" is \"toy a\" there, \"toy b\" now"]);
     }
 
     #[test]

@@ -179,7 +179,7 @@ mod tests {
     use crate::{Prior, StopReason};
 
     fn records() -> Vec<Record> {
-        let prior = |acceptance| Record::Prior(Prior { factor: 1.0, acceptance });
+        let prior = |acceptance| Record::Prior(Prior { factor: 1.0, acceptance, tilt: None });
         let stop = Record::Stop { reason: StopReason::BudgetSpent, n_children: 1, n_rounds: 2 };
         vec![prior(0.5), prior(1.0 / 3.0), stop]
     }

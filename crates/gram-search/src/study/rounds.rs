@@ -84,7 +84,12 @@ impl<'s, 'r> Rounds<'s, 'r> {
         match prior {
             Ok(Some(prior)) => {
                 self.study.journal.append(&Record::Prior(prior))?;
-                if prior.factor < 1.0 {
+                if let Some(share) = prior.tilt {
+                    self.run.observer.note(&format!(
+                        "limits are very tight: children are drawn near the cheapest one (share {share}), {:.1} % of draws keep the limits",
+                        100.0 * prior.acceptance
+                    ));
+                } else if prior.factor < 1.0 {
                     self.run.observer.note(&format!(
                         "limits are tight: initial edge weights times {}, {:.1} % of draws keep the limits",
                         prior.factor,
