@@ -83,8 +83,8 @@ pub use observer::{Observer, Progress};
 pub use preflight::{CostRange, Feasibility, Preflight, PreflightError, StageSize, preflight};
 pub use report::{ChildSummary, StudyReport, pareto_front, pareto_json};
 pub use strategy::{
-    AskError, Context, Fitted, GramStrategy, Lesson, Prior, Proposal, Pruned, RandomStrategy, Strategy, TRIES_PER_NEW_CHILD,
-    TellError, Tilt, probe_prior,
+    AskError, Context, Fitted, GramStrategy, Lesson, Prior, Proposal, Pruned, RandomStrategy, Strategy,
+    TRIES_PER_NEW_CHILD, TellError, Tilt, probe_prior,
 };
 pub use streams::{child_seed, try_stream};
 pub use study::{

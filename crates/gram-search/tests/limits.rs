@@ -217,7 +217,6 @@ fn limits_close_to_the_least_costs_are_searched() {
         let report = run(folder.path(), &config, &Toy::default(), 1).unwrap();
         let prior = recorded_prior(folder.path());
         let found = format!("seed {seed} {kind:?}: {prior:?}, {} children, {:?}", report.n_children, report.stop);
-        eprintln!("{found}");
         assert!(report.n_children >= 1 && report.best.iter().all(|child| config.limits.allow(&child.cost)), "{found}");
         assert!(matches!(report.stop, StopReason::BudgetSpent | StopReason::SpaceExhausted), "{found}");
         assert!(prior.acceptance >= 0.01, "{found}");
@@ -238,7 +237,6 @@ fn the_least_cost_itself_is_searched() {
         let reports = folders.each_ref().map(|folder| run(folder.path(), &config, &Toy::default(), 1).unwrap());
         assert!(reports[0].best.iter().all(|child| child.cost.macs.0 == free.macs.min));
         let prior = recorded_prior(folders[0].path());
-        eprintln!("seed {seed}: {prior:?}, {} children, {:?}", reports[0].n_children, reports[0].stop);
         assert!(prior.tilt.is_some_and(|share| share > 0.0 && share <= 1.0), "{prior:?}");
         let [first, second] = folders.each_ref().map(|folder| toy::files(folder.path()));
         assert_eq!(first, second);

@@ -33,7 +33,10 @@ impl Strategy for RandomStrategy {
     }
 
     fn ask(&mut self, n_new: usize, context: &Context<'_>) -> Result<Vec<Proposal>, AskError> {
-        Ok(draw_round(&self.prior, self.tilt.as_ref(), n_new, context)?.into_iter().map(|(_, proposal)| proposal).collect())
+        Ok(draw_round(&self.prior, self.tilt.as_ref(), n_new, context)?
+            .into_iter()
+            .map(|(_, proposal)| proposal)
+            .collect())
     }
 
     fn tell(&mut self, _scores: &[Option<f64>], _pruned: &Pruned<'_>) -> Result<Option<Lesson>, TellError> {

@@ -116,8 +116,8 @@ mod tests {
         let identity = |rate: &str| format!("{}µ, learning_rate {rate}, {}", "same ".repeat(30), "tail ".repeat(30));
         let (there, asked) = (json!({"evaluator": identity("0.1")}), json!({"evaluator": identity("0.25")}));
         let lines = differences(&there, &asked);
-        let expected = "evaluator is \"… learning_rate 0.1, tail tail tail tail tail tail tail tail …\" there, \
-                        \"… learning_rate 0.25, tail tail tail tail tail tail tail tail…\" now";
+        let expected = "evaluator is \"…learning_rate 0.1, tail tail tail tail tail tail tail tail t…\" there, \
+                        \"…learning_rate 0.25, tail tail tail tail tail tail tail tail …\" now";
         assert_eq!(lines, [expected]);
         // One is the beginning of the other; short ones stand as a whole.
         let (long, longer) = ("x".repeat(100), "x".repeat(101));
