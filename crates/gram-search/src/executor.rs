@@ -129,6 +129,8 @@ mod tests {
 
         fn evaluate(&self, job: &Job) -> Result<Outcome, EvaluatorError> {
             self.0.lock().unwrap().push(job.child);
+            // Long enough for a break to be seen before thousands of jobs have run.
+            thread::sleep(Duration::from_millis(1));
             if job.child == 3 { Ok(Outcome::scored(7.0)) } else { Ok(Outcome::scored(1.0 / job.child as f64)) }
         }
     }

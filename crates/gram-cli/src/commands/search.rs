@@ -175,6 +175,7 @@ fn study_failure(error: StudyError) -> Failure {
             Kind::Usage
         }
         StudyError::Preflight(error) => preflight_kind(error),
+        StudyError::Ask(_) => Kind::Limits,
         StudyError::Evaluation { source: EvaluatorError::Interrupted, .. } => Kind::Interrupted,
         StudyError::HasRun | StudyError::Identity { .. } | StudyError::Encode(_) => Kind::Internal,
         _ => Kind::Data,
