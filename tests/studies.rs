@@ -80,6 +80,8 @@ fn a_study_keeps_its_promises() {
     // Another configuration does not go on in the same folder.
     let stderr = refused(&[small(&dir, "3").as_slice(), &["--set", "proxy.train.epochs=3"]].concat(), 2);
     assert!(stderr.contains("another configuration"), "{stderr}");
+    let stderr = refused(&[small(&dir, "3").as_slice(), &["--set", "final.epochs=4"]].concat(), 2);
+    assert!(stderr.contains("another model"), "{stderr}");
 
     notices_damage(&dir, &summary);
     resumes_after_a_cut(&folder, &dir);
@@ -161,6 +163,29 @@ fn model_is_usable(folder: &TempDir, dir: &Path) {
     let target = folder.path().join("never.onnx");
     let stderr = refused(&["export", text(&damaged), "--format", "onnx", "-o", text(&target)], 4);
     assert!(stderr.contains("model.safetensors") && !target.exists(), "{stderr}");
+}
+
+#[test]
+fn a_final_training_that_diverges_does_not_cost_the_search() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("study");
+    let diverging = [small(&dir, "3").as_slice(), &["--set", "final.learning_rate=1e30"]].concat();
+    assert!(refused(&diverging, 2).contains("learning_rate"));
+    let searched = journal(&dir);
+    run(&small(&dir, "3"));
+    assert_eq!(journal(&dir), searched);
+    let pad = [small(&dir, "4").as_slice(), &["--set", "final.augmentation.pad=9"]].concat();
+    assert!(refused(&pad, 2).contains("pad"), "noticed before anything is trained");
+}
+
+#[test]
+fn children_that_diverge_are_results() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("study");
+    let diverging = [small(&dir, "3").as_slice(), &["--set", "proxy.train.learning_rate=1e30"]].concat();
+    assert!(refused(&diverging, 2).contains("diverged"));
+    let records = read_journal(&dir.join("journal.jsonl")).unwrap();
+    assert_eq!(records.iter().filter(|record| matches!(record, Record::Child(_))).count(), 12);
 }
 
 #[test]

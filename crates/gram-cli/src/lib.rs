@@ -14,18 +14,24 @@ mod progress;
 mod source;
 mod study;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::failure::Kind;
+
 /// Runs the command that the process's arguments ask for.
 pub fn main() -> ExitCode {
     let arguments = args::Arguments::parse();
-    match commands::run(arguments.command).and_then(|()| output::finish()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
+    let run = || commands::run(arguments.command).and_then(|()| output::finish());
+    // A panic has said where it happened; what is left is to end with the exit code of a bug.
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => {
             output::error(&failure);
             failure.exit_code()
         }
+        Err(_) => ExitCode::from(Kind::Internal as u8),
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Identity {
     /// The configuration's JSON form.
     pub(crate) config: serde_json::Value,
     pub(crate) seed: u64,
+    /// [`NUMERICS`](crate::NUMERICS) of the program that wrote it.
+    pub(crate) numerics: String,
 }
 
 impl Identity {
@@ -44,6 +46,7 @@ impl Identity {
             (self.data == other.data, "other images"),
             (self.config == other.config, "another configuration"),
             (self.seed == other.seed, "another seed"),
+            (self.numerics == other.numerics, "another version of the program"),
         ];
         parts.into_iter().find(|(same, _)| !same).map(|(_, part)| part)
     }
@@ -272,7 +275,8 @@ mod tests {
     use super::*;
 
     fn identity() -> Identity {
-        Identity { network: "n".into(), data: "d".into(), config: serde_json::json!({"epochs": 2}), seed: u64::MAX }
+        let config = serde_json::json!({"epochs": 2});
+        Identity { network: "n".into(), data: "d".into(), config, seed: u64::MAX, numerics: "x".into() }
     }
 
     fn checkpoint() -> Checkpoint {
@@ -328,6 +332,7 @@ mod tests {
         assert!(refused(&model, &identity()).starts_with("is a safetensors file, but"));
         for (identity, part) in [
             (Identity { seed: 1, ..identity() }, "another seed"),
+            (Identity { numerics: "y".into(), ..identity() }, "another version of the program"),
             (Identity { network: "m".into(), ..identity() }, "another network"),
             (Identity { data: "e".into(), ..identity() }, "other images"),
             (Identity { config: serde_json::json!({"epochs": 3}), ..identity() }, "another configuration"),

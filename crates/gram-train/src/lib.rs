@@ -24,6 +24,9 @@ mod schedule;
 mod trace;
 mod train;
 
+/// Names what may change the last bits of a training besides its inputs; raised with every change of the code that does.
+pub const NUMERICS: &str = "gram-train 1, cpu, f32";
+
 pub use checkpoint::{CheckpointError, CheckpointProblem};
 pub use config::{ConfigError, Optimizer, TrainConfig};
 pub use digest::weights_digest;

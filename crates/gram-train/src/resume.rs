@@ -9,7 +9,7 @@ use crate::checkpoint::{Checkpoint, CheckpointProblem, Identity};
 use crate::edit::edit;
 use crate::ops::values;
 use crate::train::Run;
-use crate::{Model, TrainConfig, TrainData, TrainError};
+use crate::{Model, NUMERICS, TrainConfig, TrainData, TrainError};
 
 /// Where a training keeps its checkpoints.
 pub(crate) struct Checkpoints<'p> {
@@ -96,7 +96,7 @@ fn restore_model(checkpoint: &mut Checkpoint, prefix: &str, model: &Model, path:
 fn identity(network: &Network, data: &TrainData<'_>, config: &TrainConfig, seed: u64) -> Result<Identity, TrainError> {
     let config = serde_json::to_value(config).map_err(|error| candle_core::Error::msg(error.to_string()))?;
     let network = blake3::hash(network.to_json("network").as_bytes()).to_string();
-    Ok(Identity { network, data: data_digest(data), config, seed })
+    Ok(Identity { network, data: data_digest(data), config, seed, numerics: NUMERICS.into() })
 }
 
 /// blake3 of everything that [`TrainData`] holds.

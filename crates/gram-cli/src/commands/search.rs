@@ -7,8 +7,8 @@ use std::time::Instant;
 use gram_data::Normalisation;
 use gram_ir::grouped;
 use gram_search::{
-    Evaluator, EvaluatorError, LocalExecutor, Observer, Run, StopReason, Study, StudyConfig as SearchStudy, StudyError,
-    StudyReport,
+    AskError, Evaluator, EvaluatorError, LocalExecutor, Observer, Run, StopReason, Study, StudyConfig as SearchStudy,
+    StudyError, StudyReport,
 };
 use serde::Serialize;
 
@@ -79,7 +79,8 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         .map_err(preflight_failure)?;
     let evaluator = ProxyEvaluator::new(&splits, &preprocessing, &config, n_threads, flag)?;
     let executor = LocalExecutor { jobs };
-    let report = search(&args.output, study, &config, &evaluator, &executor, flag)?;
+    // The study stays open, and locked, until all is done.
+    let (_study, report) = search(&args.output, study, &config, &evaluator, &executor, flag)?;
     let finish = Finish {
         dir: &args.output,
         config: &config,
@@ -119,13 +120,9 @@ fn search(
     evaluator: &ProxyEvaluator<'_>,
     executor: &LocalExecutor,
     flag: &AtomicBool,
-) -> Result<StudyReport> {
-    // The final training decides about `best/`, so a directory belongs to one; all else is in the study or the evaluator's identity.
-    let context = serde_json::json!({
-        "final": config.final_training,
-        "finalists": config.search.finalists,
-        "data": config.data.without_path(),
-    });
+) -> Result<(Study, StudyReport)> {
+    // What is behind the search (finalists, final training) may be changed without losing it, as long as there is no `best/`.
+    let context = serde_json::json!({ "data": config.data.without_path() });
     let (space, input, num_classes, limits) = (study.space.clone(), study.input, study.num_classes, study.limits);
     let mut opened = Study::open(dir, study, &evaluator.identity(), &context).map_err(study_failure)?;
     let text = toml::to_string_pretty(config).or_fail_with(Kind::Internal, "writing study.toml")?;
@@ -140,7 +137,7 @@ fn search(
     if report.stop == StopReason::Interrupted {
         return Err(interrupt::failure(&format!("{} evaluated children are kept", report.n_children)));
     }
-    Ok(report)
+    Ok((opened, report))
 }
 
 /// Draws the search's progress.
@@ -175,7 +172,8 @@ fn study_failure(error: StudyError) -> Failure {
             Kind::Usage
         }
         StudyError::Preflight(error) => preflight_kind(error),
-        StudyError::Ask(_) => Kind::Limits,
+        StudyError::Ask(AskError::Prior { .. } | AskError::Sample(_)) => Kind::Limits,
+        StudyError::Ask(_) | StudyError::Tell(_) => Kind::Internal,
         StudyError::Evaluation { source: EvaluatorError::Interrupted, .. } => Kind::Interrupted,
         StudyError::HasRun | StudyError::Identity { .. } | StudyError::Encode(_) => Kind::Internal,
         _ => Kind::Data,

@@ -14,7 +14,7 @@ use crate::args::TrainArgs;
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::model_dir::{Metrics, Preprocessing, read_text, seal, sealed};
 use crate::study::config::{DataConfig, FORMAT_VERSION};
-use crate::study::load::{check_version, defaults, shape_of};
+use crate::study::load::{check_augmentation, check_version, defaults, shape_of};
 use crate::study::training::{Training, checkpoint_of};
 use crate::study::{merge, parse_set};
 use crate::{interrupt, onnx, output, source};
@@ -69,10 +69,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         config: &file.train,
         seed: file.seed,
     };
-    let metrics = match sealed(&args.output, &training.identity())? {
-        Some(metrics) => metrics,
-        None => train(&training, &args.output, flag)?,
-    };
+    let metrics = train(&training, &args.output, flag)?;
     if args.json {
         return output::json(&metrics);
     }
@@ -80,8 +77,11 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     Ok(())
 }
 
-/// Trains, writes the folder, and seals it.
+/// Trains, writes the folder, and seals it; a finished training is not done again.
 fn train(training: &Training<'_>, dir: &Path, flag: &AtomicBool) -> Result<Metrics> {
+    if dir.join("journal.jsonl").exists() {
+        return Err(Failure::new(Kind::Usage, format!("{} holds a study; use another folder", dir.display())));
+    }
     std::fs::create_dir_all(dir).or_fail_with(Kind::Data, dir.display())?;
     let lock = dir.join("lock");
     let lock = File::options()
@@ -93,14 +93,17 @@ fn train(training: &Training<'_>, dir: &Path, flag: &AtomicBool) -> Result<Metri
     if lock.try_lock().is_err() {
         return Err(Failure::new(Kind::Usage, format!("{}: another process trains in this folder", dir.display())));
     }
+    if let Some(metrics) = sealed(dir, &training.identity())? {
+        return Ok(metrics);
+    }
     let checkpoint = checkpoint_of(dir);
     let weights = training.run(&checkpoint, flag)?;
     let mut metrics = training.save(dir, &weights)?;
     let Training { design, network, preprocessing, splits, .. } = training;
     onnx::export(&dir.join("model.onnx"), design.name(), &weights, network, preprocessing, splits)?;
     seal(dir, &mut metrics)?;
-    // All that they were for is done; leftovers would only cost space.
-    let _ = (std::fs::remove_file(&checkpoint), std::fs::remove_file(dir.join("lock")));
+    // All that it was for is done; a leftover would only cost space.
+    let _ = std::fs::remove_file(&checkpoint);
     Ok(metrics)
 }
 
@@ -139,6 +142,7 @@ fn resolve(over: Table, shape: Shape) -> Result<TrainFile> {
     let file: TrainFile = table.try_into().or_fail_with(Kind::Usage, "the training's configuration")?;
     check_version(file.format_version)?;
     file.train.validate().or_fail_with(Kind::Usage, "[train]")?;
+    check_augmentation("[train]", &file.train, shape)?;
     Ok(file)
 }
 

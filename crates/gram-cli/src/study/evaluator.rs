@@ -6,14 +6,11 @@ use std::sync::atomic::AtomicBool;
 
 use gram_data::{ImageSet, Normalisation, Splits, proxy_subset};
 use gram_search::{Evaluator, EvaluatorError, Job, Outcome};
-use gram_train::{Control, TrainConfig, TrainData, TrainOptions};
+use gram_train::{Control, NUMERICS, TrainConfig, TrainData, TrainOptions};
 
 use crate::failure::{Kind, OrFail, Result};
 use crate::model_dir::Preprocessing;
 use crate::study::config::StudyConfig;
-
-/// Raised with every change of the code that may change the last bits of a training.
-pub(crate) const NUMERICS: &str = "gram-train 1, cpu, f32";
 
 /// The proxy task.
 pub(crate) struct ProxyEvaluator<'a> {
@@ -71,7 +68,9 @@ impl Evaluator for ProxyEvaluator<'_> {
         match outcome.map_err(|error| EvaluatorError::with_source(error.to_string(), error))? {
             gram_train::Outcome::Trained(trained) => score(&trained),
             gram_train::Outcome::Diverged { epoch, step } => {
-                let steps_per_epoch = self.train.len().div_ceil(self.config.batch_size);
+                // A single image that is left over makes no batch.
+                let (n, batch_size) = (self.train.len(), self.config.batch_size);
+                let steps_per_epoch = n / batch_size + usize::from(n % batch_size > 1);
                 Ok(Outcome::Diverged { step: ((epoch - 1) * steps_per_epoch + step) as u64 })
             }
             gram_train::Outcome::Interrupted { .. } => Err(EvaluatorError::Interrupted),

@@ -203,7 +203,7 @@ impl Finish<'_> {
         let (input, num_classes) = (self.preprocessing.input.into(), self.preprocessing.classes.len());
         match prune(self.space, input, num_classes, meta, &self.config.limits) {
             Ok(pruned) => Ok(Some(canonical(&pruned.best.architecture))),
-            Err(error @ PruneError::LimitsUnmeetable { .. }) => {
+            Err(error @ (PruneError::LimitsUnmeetable { .. } | PruneError::Lower(_))) => {
                 output::note(format_args!("the children stand without a pruned network: {error}"));
                 Ok(None)
             }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gram_data::{Augmentation, Dataset};
+use gram_data::{Augmentation, Dataset, ImageShape};
 use gram_ir::{Limits, Macs, Params, SPACE_PRESET_NAMES, Shape, Space, space_preset};
 use gram_search::StrategyKind;
 use gram_train::{Optimizer, TrainConfig};
@@ -118,6 +118,8 @@ fn resolve(over: Table, shape: Shape) -> Result<(StudyConfig, Space)> {
     space.verify().or_fail(Kind::Usage)?;
     config.space = SpaceChoice::Inline(space.clone());
     check(&config)?;
+    check_augmentation("[proxy.train]", &config.proxy.train, shape)?;
+    check_augmentation("[final]", &config.final_training, shape)?;
     Ok((config, space))
 }
 
@@ -157,6 +159,12 @@ fn check(config: &StudyConfig) -> Result<()> {
         Some((field, _)) => Err(Failure::new(Kind::Usage, format!("{field} is 0, it must be 1 or more"))),
         None => Ok(()),
     }
+}
+
+/// Refuses augmentation that does not suit the images before anything is trained.
+pub(crate) fn check_augmentation(table: &str, config: &TrainConfig, shape: Shape) -> Result<()> {
+    let shape = ImageShape::new(shape.c, shape.h, shape.w);
+    config.augmentation.check(shape).or_fail_with(Kind::Usage, table)
 }
 
 /// Limits of the options alone, for commands that have no study file.

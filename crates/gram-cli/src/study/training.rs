@@ -7,14 +7,13 @@ use std::time::Instant;
 
 use gram_data::{ImageSet, Normalisation, Splits};
 use gram_ir::{Design, Network, Weights};
-use gram_train::{Control, EpochReport, Outcome, TrainConfig, TrainData, TrainError, TrainOptions};
+use gram_train::{Control, EpochReport, NUMERICS, Outcome, TrainConfig, TrainData, TrainError, TrainOptions};
 
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::interrupt;
 use crate::model_dir::{self, Metrics, Preprocessing};
 use crate::progress::Progress;
 use crate::study::config::FORMAT_VERSION;
-use crate::study::evaluator::NUMERICS;
 
 /// Images evaluated at once; changes nothing but speed.
 const EVALUATION_BATCH: usize = 256;

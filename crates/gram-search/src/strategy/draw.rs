@@ -33,7 +33,7 @@ pub(crate) fn draw_round(
         }
         let (child, candidate) = match draw_child(meta, &source, attempt, context) {
             Ok(found) => found,
-            Err(AskError::Sample(SampleError::Refused { .. })) if !drawn.is_empty() => break,
+            Err(AskError::Sample(_)) if !drawn.is_empty() => break,
             Err(error) => return Err(error),
         };
         let known = (context.is_seen)(&candidate.graph) || !in_round.insert(candidate.graph.clone());
@@ -109,10 +109,12 @@ pub struct Tilt {
 /// Tight limits are met by small children, which the usual prior hardly ever draws. The weights are thinned until one in twenty of the
 /// prior's children keeps the limits: the first factor of 1, 0.7, 0.5, … that reaches the share is taken, else the best one.
 ///
-/// If hardly any of the thinned priors' children keep the limits (under one in a hundred, or none in the first draw of a study), the thinnest one is tilted towards the witness, the cheapest child by which
-/// [`preflight`](crate::preflight()) proves that the limits can be met: the first share of 0.5, 0.7, … that gives one in twenty is taken.
+/// If hardly any of the thinned priors' children keep the limits (under one in a hundred, or none in the first draw of a study), the
+/// thinnest one is tilted towards the witness, the cheapest child by which [`preflight`](crate::preflight()) proves that the limits can be
+/// met: the first share of 0.5, 0.7, … that gives one in twenty is taken. Where preflight has no witness, the best thinned prior must do.
 /// The last share, 1, draws the witness itself. The tilt applies to draws alone, in every round anew: the meta-graph's own weights stay in
-/// `[ε, 1 − ε]`, where ε would be far too much for such limits.
+/// `[ε, 1 − ε]`, where ε would be far too much for such limits. Propagation takes tilted draws as they are, so the witness' edges gain
+/// weight whatever they score.
 ///
 /// # Errors
 /// [`AskError::Prior`] if neither the thinned priors nor preflight's search gives a single child within the limits.
@@ -126,30 +128,34 @@ pub fn probe_prior(meta: &MetaGraph, context: &Context<'_>) -> Result<Fitted, As
             prior: Prior { factor: 1.0, acceptance: 1.0, tilt: None },
         });
     }
-    match thinned(meta, context)? {
-        Some(fitted) => Ok(fitted),
-        None => tilted(meta, context),
+    let best = thinned(meta, context)?;
+    if let Some(best) = &best
+        && (best.prior.acceptance >= LEAST_ACCEPTANCE
+            || (best.prior.acceptance >= RARE && gives_a_child(&best.meta, context)?))
+    {
+        return Ok(best.clone());
+    }
+    match (tilted(meta, context), best) {
+        (Err(AskError::Prior { .. }), Some(best)) if gives_a_child(&best.meta, context)? => Ok(best),
+        (tilted, _) => tilted,
     }
 }
 
-/// The thinned prior; none if children within the limits are rare whatever the factor.
+/// The thinned prior whose children keep the limits most often; none if no probe did, whatever the factor.
 fn thinned(meta: &MetaGraph, context: &Context<'_>) -> Result<Option<Fitted>, AskError> {
     let mut best: Option<Fitted> = None;
     for factor in FACTORS {
         let mut thinned = meta.clone();
         thinned.thin(factor);
         let acceptance = acceptance(&thinned, None, context)?;
-        if acceptance >= RARE && acceptance > best.as_ref().map_or(0.0, |best| best.prior.acceptance) {
+        if acceptance > best.as_ref().map_or(0.0, |best| best.prior.acceptance) {
             best = Some(Fitted { meta: thinned, tilt: None, prior: Prior { factor, acceptance, tilt: None } });
         }
         if acceptance >= LEAST_ACCEPTANCE {
             break;
         }
     }
-    match best {
-        Some(best) if best.prior.acceptance < LEAST_ACCEPTANCE && !gives_a_child(&best.meta, context)? => Ok(None),
-        best => Ok(best),
-    }
+    Ok(best)
 }
 
 /// Whether the first draw of the first round finds a child: that is the draw that a study cannot do without.

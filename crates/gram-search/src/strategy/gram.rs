@@ -56,6 +56,9 @@ impl Strategy for GramStrategy {
         if children.len() != scores.len() {
             return Err(TellError::Count { expected: children.len(), got: scores.len() });
         }
+        // One score compares nothing: it would draw every edge of its child near, however low it is.
+        let unscored = vec![None; scores.len()];
+        let scores = if scores.iter().flatten().count() < 2 { &unscored } else { scores };
         let tempered = temper(scores, self.beta, self.meta.config());
         let weighted = children.iter().zip(tempered.weights.iter().copied());
         let max_change = self.meta.propagate(weighted)?;

@@ -59,8 +59,12 @@ impl<'s, 'r> Rounds<'s, 'r> {
             self.study.journal.append(&Record::Stop { reason: stop, n_children, n_rounds })?;
             self.study.journal.finish()?;
         }
-        self.write_meta_graph()?;
         let report = self.report(stop);
+        if stop == StopReason::Interrupted && self.study.journal.is_replaying() {
+            // What stands in the files is of a later state than the one that the replay has come to.
+            return Ok(report);
+        }
+        self.write_meta_graph()?;
         let path = self.study.directory.join("pareto.json");
         write_atomic(&path, &pareto_json(&report).map_err(StudyError::Encode)?)?;
         Ok(report)
@@ -108,11 +112,12 @@ impl<'s, 'r> Rounds<'s, 'r> {
         if self.is_interrupted() {
             return Ok(Flow::Stop(StopReason::Interrupted));
         }
-        let remaining = self.study.config.n_children - self.children.len();
+        let remaining = self.study.config.n_children.saturating_sub(self.children.len());
         if remaining == 0 {
             return Ok(Flow::Stop(StopReason::BudgetSpent));
         }
-        let n_new = remaining.min(self.study.config.children_per_round);
+        // Shared out evenly: a last round of one child would have nothing to compare it with.
+        let n_new = remaining.div_ceil(remaining.div_ceil(self.study.config.children_per_round));
         let proposals = match self.with_context(|strategy, context| strategy.ask(n_new, context)) {
             Ok(proposals) => proposals,
             Err(AskError::Interrupted) => return Ok(Flow::Stop(StopReason::Interrupted)),
