@@ -11,6 +11,7 @@
 //! Unlike in the rest of the project there is `unsafe` here: kernels check the lengths of their slices once and then read them unchecked.
 
 mod block;
+mod conv;
 mod depthwise;
 mod frame;
 mod gemm;
@@ -18,10 +19,15 @@ mod isa;
 mod lift;
 mod norm;
 mod pointwise;
+mod pool;
 mod raw;
 mod sep;
+mod spatial;
+mod sum;
+mod window;
 
 pub use block::{Block, Frame, Plane};
+pub use conv::{conv, conv_input, conv_weights};
 pub use frame::{add_frame, fill_frame, to_pixels};
 pub use gemm::peak_gflops;
 #[cfg(target_arch = "x86_64")]
@@ -30,4 +36,8 @@ pub use isa::{Element, Isa, IsaKind, LANES, Portable};
 pub use lift::{Activation, Lift};
 pub use norm::{Coefficients, GradientSums, ShiftedSums, add_moments, lower_gradient, norm_gradient};
 pub use pointwise::{POINTWISE_SCRATCH, TransposedWeights, Weights, pointwise, pointwise_input, pointwise_weights};
+pub use pool::{avg_pool, avg_pool_input, global_average, global_average_input, max_pool, max_pool_input};
 pub use sep::{Depthwise, SepGradient, sep, sep_centre, sep_input, sep_moments, sep_scratch, sep_weights};
+pub use spatial::{depthwise, depthwise_input, depthwise_weights};
+pub use sum::{lift_block, take_block};
+pub use window::Window;
