@@ -18,7 +18,7 @@ use crate::EpochReport;
 mod seal;
 
 /// Version of the format that is written and read.
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
 
 /// Key of the header in the file's metadata.
 const KEY: &str = "gram-checkpoint";
@@ -339,7 +339,7 @@ mod tests {
         ] {
             assert!(refused(&bytes, &identity).contains(part));
         }
-        for version in [1, 3] {
+        for version in [1, 2, 4] {
             let other = with_header(&format!(r#"{{"format_version": {version}}}"#));
             assert!(refused(&other, &identity()).starts_with(&format!("has format version {version}")));
         }
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_header_without_its_checksum_is_refused() {
-        let problem = refused(&with_header(r#"{"format_version":2}"#), &identity());
+        let problem = refused(&with_header(r#"{"format_version":3}"#), &identity());
         assert_eq!(problem, "is damaged: its checksum does not match; remove the file to train from the start");
     }
 

@@ -28,7 +28,7 @@ pub struct TrainConfig {
     pub warmup_epochs: usize,
     /// Images per step, 1 or more. Default 64 \[ours\].
     pub batch_size: usize,
-    /// Decay of weights, not of norms and biases: added to the gradient with SGD, decoupled with AdamW. Default 5e-4 \[ours\].
+    /// Decay of weights, not of norms and biases: added to the gradient with SGD and RMSProp, decoupled with AdamW. Default 5e-4 \[ours\].
     pub weight_decay: f64,
     /// Share of the target that is spread over all classes, in `0..1`. Default 0.1 (ALGORITHMS 1.8).
     pub label_smoothing: f64,
@@ -36,6 +36,10 @@ pub struct TrainConfig {
     /// themselves. Default none \[ours\].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema_decay: Option<f64>,
+    /// Largest Euclidean norm of a step's gradient, over all trained tensors together; a longer gradient is scaled down to it. Above 0.
+    /// Default none \[ours\].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
     /// Random changes of training images. Default none \[ours\].
     pub augmentation: Augmentation,
 }
@@ -51,6 +55,7 @@ impl Default for TrainConfig {
             weight_decay: 5e-4,
             label_smoothing: 0.1,
             ema_decay: None,
+            clip_norm: None,
             augmentation: Augmentation::default(),
         }
     }
@@ -81,6 +86,22 @@ pub enum Optimizer {
         #[serde(default = "default_epsilon")]
         epsilon: f64,
     },
+    /// RMSProp with momentum, as torch's `RMSprop` (not centred): ε is added outside of the root, the weight decay joins the gradient.
+    ///
+    /// The defaults are those that MobileNet-V2 ([arXiv:1801.04381](https://arxiv.org/abs/1801.04381), section 6.1) and -V3
+    /// ([arXiv:1905.02244](https://arxiv.org/abs/1905.02244), section 6.1) are trained with in TensorFlow. These papers give no ε; 1e-3 is
+    /// that of EfficientNet's TensorFlow code, where it stands under the root and the mean square starts at 1 instead of 0.
+    Rmsprop {
+        /// Decay of the mean of squared gradients, in `0..1`. Default 0.9, as in the paper on MobileNet-V2.
+        #[serde(default = "default_alpha")]
+        alpha: f64,
+        /// Share of the last update that is kept, in `0..1`. Default 0.9, as in the papers on MobileNet-V2 and -V3.
+        #[serde(default = "default_momentum")]
+        momentum: f64,
+        /// Added to the root of the mean square, above 0. Default 1e-3.
+        #[serde(default = "default_rmsprop_epsilon")]
+        epsilon: f64,
+    },
 }
 
 fn default_momentum() -> f64 {
@@ -103,6 +124,14 @@ fn default_epsilon() -> f64 {
     1e-8
 }
 
+fn default_alpha() -> f64 {
+    0.9
+}
+
+fn default_rmsprop_epsilon() -> f64 {
+    1e-3
+}
+
 impl Optimizer {
     /// SGD with its defaults.
     pub fn sgd() -> Self {
@@ -112,6 +141,11 @@ impl Optimizer {
     /// AdamW with its defaults.
     pub fn adamw() -> Self {
         Self::Adamw { beta1: default_beta1(), beta2: default_beta2(), epsilon: default_epsilon() }
+    }
+
+    /// RMSProp with its defaults.
+    pub fn rmsprop() -> Self {
+        Self::Rmsprop { alpha: default_alpha(), momentum: default_momentum(), epsilon: default_rmsprop_epsilon() }
     }
 }
 
@@ -143,6 +177,9 @@ impl TrainConfig {
         if let Some(decay) = self.ema_decay {
             require("ema_decay", decay, share(decay), SHARE)?;
         }
+        if let Some(norm) = self.clip_norm {
+            require("clip_norm", norm, positive(norm), "finite and above 0")?;
+        }
         self.optimizer.validate()
     }
 }
@@ -154,6 +191,11 @@ impl Optimizer {
             Self::Adamw { beta1, beta2, epsilon } => {
                 require("optimizer.beta1", beta1, share(beta1), SHARE)?;
                 require("optimizer.beta2", beta2, share(beta2), SHARE)?;
+                require("optimizer.epsilon", epsilon, positive(epsilon), "finite and above 0")
+            }
+            Self::Rmsprop { alpha, momentum, epsilon } => {
+                require("optimizer.alpha", alpha, share(alpha), SHARE)?;
+                require("optimizer.momentum", momentum, share(momentum), SHARE)?;
                 require("optimizer.epsilon", epsilon, positive(epsilon), "finite and above 0")
             }
         }
@@ -188,12 +230,18 @@ mod tests {
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<TrainConfig>(&text).unwrap(), config);
         assert_eq!(serde_json::from_str::<TrainConfig>("{}").unwrap(), config);
+        assert!(!text.contains("clip_norm") && !text.contains("ema_decay"), "{text}");
+        let clipped = TrainConfig { clip_norm: Some(1.5), ..config };
+        let text = serde_json::to_string(&clipped).unwrap();
+        assert_eq!(serde_json::from_str::<TrainConfig>(&text).unwrap(), clipped);
     }
 
     #[test]
     fn optimisers_fill_in_what_is_missing() {
         let config: TrainConfig = serde_json::from_str(r#"{"optimizer": {"name": "adamw", "beta2": 0.95}}"#).unwrap();
         assert_eq!(config.optimizer, Optimizer::Adamw { beta1: 0.9, beta2: 0.95, epsilon: 1e-8 });
+        let config: TrainConfig = serde_json::from_str(r#"{"optimizer": {"name": "rmsprop"}}"#).unwrap();
+        assert_eq!(config.optimizer, Optimizer::Rmsprop { alpha: 0.9, momentum: 0.9, epsilon: 1e-3 });
         assert!(serde_json::from_str::<TrainConfig>(r#"{"optimizer": {"name": "sgd", "beta1": 0.9}}"#).is_err());
         assert!(serde_json::from_str::<TrainConfig>(r#"{"epoch": 3}"#).is_err());
     }
@@ -210,10 +258,16 @@ mod tests {
             ("weight_decay", TrainConfig { weight_decay: -1e-4, ..d() }),
             ("label_smoothing", TrainConfig { label_smoothing: 1.0, ..d() }),
             ("ema_decay", TrainConfig { ema_decay: Some(1.0), ..d() }),
+            ("clip_norm", TrainConfig { clip_norm: Some(0.0), ..d() }),
+            ("clip_norm", TrainConfig { clip_norm: Some(f64::INFINITY), ..d() }),
             ("optimizer.momentum", TrainConfig { optimizer: Optimizer::Sgd { momentum: 1.0, nesterov: false }, ..d() }),
             (
                 "optimizer.epsilon",
                 TrainConfig { optimizer: Optimizer::Adamw { beta1: 0.9, beta2: 0.9, epsilon: 0.0 }, ..d() },
+            ),
+            (
+                "optimizer.alpha",
+                TrainConfig { optimizer: Optimizer::Rmsprop { alpha: 1.0, momentum: 0.9, epsilon: 1e-3 }, ..d() },
             ),
         ];
         for (field, config) in bad {

@@ -67,4 +67,7 @@ pub enum TrainError {
     /// Worker threads could not be started.
     #[error("worker threads could not be started: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+    /// The thread that prepares batches could not be started.
+    #[error("the thread that prepares batches could not be started: {0}")]
+    Prefetch(#[source] std::io::Error),
 }

@@ -18,11 +18,14 @@ mod kernels;
 mod model;
 pub mod ops;
 mod optim;
+mod prefetch;
 mod program;
 mod resume;
 mod schedule;
+mod seeds;
 mod trace;
 mod train;
+mod trainer;
 
 /// Names what may change the last bits of a training besides its inputs; raised with every change of the code that does.
 pub const NUMERICS: &str = "gram-train 1, cpu, f32";
@@ -35,3 +38,4 @@ pub use evaluate::{Evaluation, evaluate, predict};
 pub use model::{BATCH_NORM_MOMENTUM, Gradients, Mode, Model};
 pub use schedule::learning_rate;
 pub use train::{Control, EpochReport, Outcome, TrainData, TrainOptions, Trained, train};
+pub use trainer::{StepReport, Trainer};

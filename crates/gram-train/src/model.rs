@@ -107,14 +107,6 @@ impl Model {
         Ok(Self { program, specs: Arc::new(specs), network: Arc::new(network.clone()), vars, dtype })
     }
 
-    /// A copy with tensors of its own.
-    pub(crate) fn duplicate(&self) -> Result<Self, TrainError> {
-        let copy = |var: &Var| Var::from_tensor(&var.as_tensor().copy()?);
-        let vars = self.vars.iter().map(copy).collect::<candle_core::Result<_>>()?;
-        let (program, specs, network) = (Arc::clone(&self.program), Arc::clone(&self.specs), Arc::clone(&self.network));
-        Ok(Self { program, specs, network, vars, dtype: self.dtype })
-    }
-
     /// Names, roles and shapes of the tensors, in order.
     pub fn specs(&self) -> &[TensorSpec] {
         &self.specs

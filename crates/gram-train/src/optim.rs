@@ -1,63 +1,94 @@
-//! Optimisers and the moving average of weights.
+//! Optimisers, gradient clipping and the moving average of weights, on flat buffers.
+//!
+//! A network's tensors stand one behind the other in one buffer, running statistics included; its gradients in another one with the same
+//! offsets. [`Segment`]s say which parts are trained. Everything here is a plain loop in the order of the elements, so the results do not
+//! depend on threads or instruction sets.
 
-use candle_core::Tensor;
-use gram_ir::TensorRole;
+use std::ops::Range;
 
-use crate::edit::edit;
-use crate::ops::values;
-use crate::{Model, Optimizer, TrainError};
+use crate::Optimizer;
 
-/// An optimiser of one f32 [`Model`]: its settings and what it remembers of earlier gradients.
+/// A part of a buffer that is trained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Elements of the buffer.
+    pub(crate) range: Range<usize>,
+    /// Whether weight decay applies: to weights, not to norms and biases.
+    pub(crate) decay: bool,
+}
+
+/// An optimiser: its settings and what it remembers of earlier gradients.
 #[derive(Debug)]
 pub(crate) struct OptimizerState {
     kind: Optimizer,
     weight_decay: f64,
+    segments: Vec<Segment>,
     /// Steps taken.
     pub(crate) n_steps: u64,
-    /// One for each tensor of the model; empty for running statistics.
-    pub(crate) memories: Vec<Memory>,
-}
-
-/// What is remembered of the gradients of one tensor.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Memory {
-    /// Momentum, or the mean of gradients.
+    /// Momentum, or AdamW's mean of gradients; as long as the buffer, or empty where the optimiser has none.
     pub(crate) first: Vec<f32>,
-    /// Mean of squared gradients; AdamW only.
+    /// Mean of squared gradients; as long as the buffer, or empty for SGD.
     pub(crate) second: Vec<f32>,
 }
 
 impl OptimizerState {
-    pub(crate) fn new(kind: Optimizer, weight_decay: f64, model: &Model) -> Self {
-        let memory = |spec: &gram_ir::TensorSpec| {
-            let zeros = |wanted: bool| if wanted { vec![0.0; spec.elements()] } else { Vec::new() };
-            let trainable = spec.role.is_trainable();
-            Memory { first: zeros(trainable), second: zeros(trainable && matches!(kind, Optimizer::Adamw { .. })) }
+    /// An optimiser of the parts `segments` of a buffer of `len` elements.
+    pub(crate) fn new(kind: Optimizer, weight_decay: f64, segments: Vec<Segment>, len: usize) -> Self {
+        let [first, second] = match kind {
+            Optimizer::Sgd { momentum, .. } => [momentum > 0.0, false],
+            Optimizer::Adamw { .. } => [true, true],
+            Optimizer::Rmsprop { momentum, .. } => [momentum > 0.0, true],
         };
-        Self { kind, weight_decay, n_steps: 0, memories: model.specs().iter().map(memory).collect() }
+        let zeros = |wanted: bool| if wanted { vec![0.0; len] } else { Vec::new() };
+        Self { kind, weight_decay, segments, n_steps: 0, first: zeros(first), second: zeros(second) }
     }
 
-    /// Changes every tensor that has a gradient.
-    pub(crate) fn step(&mut self, model: &Model, gradients: &[Option<Tensor>], lr: f64) -> Result<(), TrainError> {
+    /// The parts that are trained.
+    pub(crate) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Changes all trained elements of `values`.
+    pub(crate) fn step(&mut self, values: &mut [f32], gradient: &[f32], lr: f64) {
         self.n_steps += 1;
-        let tensors = model.specs().iter().zip(model.vars());
-        for (((spec, var), memory), gradient) in tensors.zip(&mut self.memories).zip(gradients) {
-            let Some(gradient) = gradient else { continue };
-            let gradient = values::<f32>(gradient)?;
-            let decay = if spec.role == TensorRole::Weight { self.weight_decay } else { 0.0 };
+        for Segment { range, decay } in &self.segments {
+            let decay = if *decay { self.weight_decay } else { 0.0 };
+            let part = Part {
+                values: &mut values[range.clone()],
+                gradient: &gradient[range.clone()],
+                first: self.first.get_mut(range.clone()).unwrap_or_default(),
+                second: self.second.get_mut(range.clone()).unwrap_or_default(),
+            };
             match self.kind {
-                Optimizer::Sgd { momentum, nesterov } => {
-                    let step = Sgd { lr: lr as f32, decay: decay as f32, momentum: momentum as f32, nesterov };
-                    edit(var, |weights| step.update(weights, &gradient, &mut memory.first))?;
-                }
+                Optimizer::Sgd { momentum, nesterov } => Sgd::new(lr, decay, momentum, nesterov).update(part),
                 Optimizer::Adamw { beta1, beta2, epsilon } => {
-                    let step = Adamw::new([beta1, beta2], epsilon, lr, decay, self.n_steps);
-                    edit(var, |weights| step.update(weights, &gradient, memory))?;
+                    Adamw::new([beta1, beta2], epsilon, lr, decay, self.n_steps).update(part);
+                }
+                Optimizer::Rmsprop { alpha, momentum, epsilon } => {
+                    Rmsprop::new(lr, decay, alpha, momentum, epsilon).update(part);
                 }
             }
         }
-        Ok(())
     }
+
+    /// Whether all memories are; a checkpoint holds finite numbers only.
+    pub(crate) fn is_finite(&self) -> bool {
+        all_finite(&self.first) && all_finite(&self.second)
+    }
+}
+
+/// Whether no element is infinite or no number.
+pub(crate) fn all_finite(values: &[f32]) -> bool {
+    // Chunks without an early return, so that the inner loop runs on vectors.
+    values.chunks(1024).all(|chunk| chunk.iter().fold(true, |all, x| all & x.is_finite()))
+}
+
+/// What one update works on: slices of the same elements; memories are empty where the optimiser has none.
+struct Part<'a> {
+    values: &'a mut [f32],
+    gradient: &'a [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
 }
 
 /// One step of SGD, torch's formula: the decay joins the gradient, the gradient joins the momentum.
@@ -70,9 +101,20 @@ struct Sgd {
 }
 
 impl Sgd {
-    fn update(self, weights: &mut [f32], gradient: &[f32], memory: &mut [f32]) {
-        for ((weight, &gradient), memory) in weights.iter_mut().zip(gradient).zip(memory) {
-            let gradient = gradient + self.decay * *weight;
+    fn new(lr: f64, decay: f64, momentum: f64, nesterov: bool) -> Self {
+        Self { lr: lr as f32, decay: decay as f32, momentum: momentum as f32, nesterov }
+    }
+
+    fn update(self, Part { values, gradient, first, .. }: Part<'_>) {
+        let decayed = |weight: f32, gradient: f32| gradient + self.decay * weight;
+        if first.is_empty() {
+            for (weight, &gradient) in values.iter_mut().zip(gradient) {
+                *weight -= self.lr * decayed(*weight, gradient);
+            }
+            return;
+        }
+        for ((weight, &gradient), memory) in values.iter_mut().zip(gradient).zip(first) {
+            let gradient = decayed(*weight, gradient);
             *memory = self.momentum * *memory + gradient;
             let update = if self.nesterov { gradient + self.momentum * *memory } else { *memory };
             *weight -= self.lr * update;
@@ -107,9 +149,9 @@ impl Adamw {
         }
     }
 
-    fn update(self, weights: &mut [f32], gradient: &[f32], memory: &mut Memory) {
-        let memories = memory.first.iter_mut().zip(&mut memory.second);
-        for ((weight, &gradient), (mean, square)) in weights.iter_mut().zip(gradient).zip(memories) {
+    fn update(self, Part { values, gradient, first, second }: Part<'_>) {
+        let memories = first.iter_mut().zip(second);
+        for ((weight, &gradient), (mean, square)) in values.iter_mut().zip(gradient).zip(memories) {
             *mean = self.beta1 * *mean + (1.0 - self.beta1) * gradient;
             *square = self.beta2 * *square + (1.0 - self.beta2) * gradient * gradient;
             *weight = *weight * self.keep - self.lr * *mean / ((*square / self.correction).sqrt() + self.epsilon);
@@ -117,108 +159,93 @@ impl Adamw {
     }
 }
 
-/// A moving average of a model's tensors, running statistics included.
+/// One step of RMSProp, torch's formula: the decay joins the gradient, ε stands outside of the root, the learning rate outside of the
+/// momentum.
+#[derive(Clone, Copy)]
+struct Rmsprop {
+    lr: f32,
+    decay: f32,
+    alpha: f32,
+    momentum: f32,
+    epsilon: f32,
+}
+
+impl Rmsprop {
+    fn new(lr: f64, decay: f64, alpha: f64, momentum: f64, epsilon: f64) -> Self {
+        let [lr, decay, alpha, momentum, epsilon] = [lr, decay, alpha, momentum, epsilon].map(|x| x as f32);
+        Self { lr, decay, alpha, momentum, epsilon }
+    }
+
+    fn update(self, Part { values, gradient, first, second }: Part<'_>) {
+        let scaled = |weight: f32, gradient: f32, square: &mut f32| {
+            let gradient = gradient + self.decay * weight;
+            *square = self.alpha * *square + (1.0 - self.alpha) * gradient * gradient;
+            gradient / (square.sqrt() + self.epsilon)
+        };
+        let elements = values.iter_mut().zip(gradient).zip(second);
+        if first.is_empty() {
+            elements.for_each(|((weight, &gradient), square)| *weight -= self.lr * scaled(*weight, gradient, square));
+            return;
+        }
+        for (((weight, &gradient), square), memory) in elements.zip(first) {
+            *memory = self.momentum * *memory + scaled(*weight, gradient, square);
+            *weight -= self.lr * *memory;
+        }
+    }
+}
+
+/// Scales the trained parts of `gradient` so that their Euclidean norm, over all of them together, is at most `max_norm`; gives the norm
+/// before.
+///
+/// A norm that is not finite changes nothing: what is broken must show.
+/// # Source
+/// Pascanu et al., [arXiv:1211.5063](https://arxiv.org/abs/1211.5063), algorithm 1.
+pub(crate) fn clip(gradient: &mut [f32], segments: &[Segment], max_norm: f64) -> f64 {
+    let norm = segments.iter().map(|segment| sum_of_squares(&gradient[segment.range.clone()])).sum::<f64>().sqrt();
+    if norm.is_finite() && norm > max_norm {
+        let factor = (max_norm / norm) as f32;
+        for segment in segments {
+            gradient[segment.range.clone()].iter_mut().for_each(|x| *x *= factor);
+        }
+    }
+    norm
+}
+
+/// Eight sums of every eighth element each, added in their order: fixed, and quick on vectors.
+fn sum_of_squares(values: &[f32]) -> f64 {
+    let mut sums = [0.0f64; 8];
+    let (chunks, rest) = values.as_chunks::<8>();
+    let add = |sum: &mut f64, x: f32| *sum += f64::from(x) * f64::from(x);
+    for chunk in chunks {
+        sums.iter_mut().zip(chunk).for_each(|(sum, &x)| add(sum, x));
+    }
+    sums.iter_mut().zip(rest).for_each(|(sum, &x)| add(sum, x));
+    sums.iter().sum()
+}
+
+/// A moving average of all tensors, running statistics included.
 ///
 /// The decay of update `t` (from 0) is `min(decay, (1 + t) / (10 + t))`, so that the first weights are soon forgotten.
 #[derive(Debug)]
 pub(crate) struct Ema {
-    pub(crate) model: Model,
+    pub(crate) values: Vec<f32>,
     decay: f64,
     /// Updates made.
     pub(crate) n_updates: u64,
 }
 
 impl Ema {
-    pub(crate) fn new(decay: f64, model: &Model) -> Result<Self, TrainError> {
-        Ok(Self { model: model.duplicate()?, decay, n_updates: 0 })
+    pub(crate) fn new(decay: f64, values: &[f32]) -> Self {
+        Self { values: values.to_vec(), decay, n_updates: 0 }
     }
 
-    pub(crate) fn update(&mut self, model: &Model) -> Result<(), TrainError> {
+    pub(crate) fn update(&mut self, values: &[f32]) {
         let decay = self.decay.min((1 + self.n_updates) as f64 / (10 + self.n_updates) as f64);
         let (keep, take) = (decay as f32, (1.0 - decay) as f32);
-        for (average, var) in self.model.vars().iter().zip(model.vars()) {
-            let now = values::<f32>(var)?;
-            edit(average, |average| average.iter_mut().zip(&*now).for_each(|(a, &x)| *a = keep * *a + take * x))?;
-        }
+        self.values.iter_mut().zip(values).for_each(|(average, &x)| *average = keep * *average + take * x);
         self.n_updates += 1;
-        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use candle_core::DType;
-    use gram_ir::{Network, NodeId, Op, Shape};
-
-    use super::*;
-
-    #[test]
-    fn sgd_by_hand() {
-        let (mut weights, mut memory) = ([1.0f32], [0.0f32]);
-        let plain = Sgd { lr: 0.1, decay: 0.5, momentum: 0.9, nesterov: false };
-        plain.update(&mut weights, &[1.0], &mut memory);
-        // g = 1 + 0.5·1 = 1.5; m = 1.5; w = 1 - 0.15.
-        assert_eq!((weights[0], memory[0]), (0.85, 1.5));
-        Sgd { nesterov: true, decay: 0.0, ..plain }.update(&mut weights, &[1.0], &mut memory);
-        // m = 0.9·1.5 + 1 = 2.35; step 1 + 0.9·2.35 = 3.115; w = 0.85 - 0.3115.
-        assert!((weights[0] - 0.5385).abs() < 1e-6, "{weights:?}");
-    }
-
-    #[test]
-    fn adamw_by_hand() {
-        let mut weights = [1.0f32];
-        let mut memory = Memory { first: vec![0.0], second: vec![0.0] };
-        Adamw::new([0.9, 0.99], 0.0, 0.1, 0.5, 1).update(&mut weights, &[2.0], &mut memory);
-        // Corrected mean 2 and mean square 4: the step is lr·2/2; the weight first shrinks to 1 - 0.1·0.5.
-        assert!((weights[0] - 0.85).abs() < 1e-6, "{weights:?}");
-        assert!((memory.first[0] - 0.2).abs() < 1e-6 && (memory.second[0] - 0.04).abs() < 1e-6);
-        Adamw::new([0.9, 0.99], 0.0, 0.1, 0.0, 2).update(&mut weights, &[0.0], &mut memory);
-        // mean 0.18/(1 - 0.81), square 0.0396/(1 - 0.9801): 0.947368/√1.989950 = 0.671574.
-        assert!((weights[0] - (0.85 - 0.067_157_4)).abs() < 1e-6, "{weights:?}");
-    }
-
-    fn linear() -> Model {
-        let mut network = Network::new(Shape::chw(1, 1, 1));
-        let norm = network.add("bn", Op::BatchNorm { channels: 1 }, &[NodeId(0)]).unwrap();
-        let fc = network.add("fc", Op::Linear { c_in: 1, c_out: 1, bias: true }, &[norm]).unwrap();
-        network.set_output(fc).unwrap();
-        Model::new(&network, 0, DType::F32).unwrap()
-    }
-
-    fn first(model: &Model, name: &str) -> f64 {
-        model.weights().unwrap().get(name).unwrap().data()[0]
-    }
-
-    #[test]
-    fn norms_and_biases_do_not_decay() {
-        let model = linear();
-        // Gradients of zero: only the decay moves anything.
-        let gradients: Vec<_> = model.vars().iter().map(|var| Some(var.zeros_like().unwrap())).collect();
-        let before = model.weights().unwrap();
-        OptimizerState::new(Optimizer::sgd(), 0.5, &model).step(&model, &gradients, 0.1).unwrap();
-        let moved: Vec<String> = before
-            .iter()
-            .filter(|(name, old)| model.weights().unwrap().get(name).unwrap() != *old)
-            .map(|(n, _)| n.into())
-            .collect();
-        assert_eq!(moved, ["fc.weight"]);
-    }
-
-    #[test]
-    fn averages_start_quickly_and_copy_running_statistics() {
-        let model = linear();
-        let set = |value: f32| model.vars().iter().for_each(|var| edit(var, |data| data.fill(value)).unwrap());
-        set(0.0);
-        let mut ema = Ema::new(0.15, &model).unwrap();
-        set(1.0);
-        ema.update(&model).unwrap();
-        // First decay 1/10: 0.1·0 + 0.9·1.
-        assert!((first(&ema.model, "fc.weight") - 0.9).abs() < 1e-6);
-        assert!((first(&ema.model, "bn.running_var") - 0.9).abs() < 1e-6);
-        set(2.0);
-        ema.update(&model).unwrap();
-        // Second decay min(0.15, 2/11): 0.15·0.9 + 0.85·2.
-        assert!((first(&ema.model, "fc.weight") - 1.835).abs() < 1e-6);
-        assert_eq!(first(&model, "fc.weight"), 2.0);
-    }
-}
+mod tests;

@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use gram_data::ImageSet;
-use gram_ir::Network;
+use gram_ir::{Network, TensorSpec};
 
-use crate::checkpoint::{Checkpoint, CheckpointProblem, Identity};
-use crate::edit::edit;
-use crate::ops::values;
+use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointProblem, Identity};
 use crate::train::Run;
-use crate::{Model, NUMERICS, TrainConfig, TrainData, TrainError};
+use crate::trainer::Placed;
+use crate::{NUMERICS, TrainConfig, TrainData, TrainError};
 
 /// Where a training keeps its checkpoints.
 pub(crate) struct Checkpoints<'p> {
@@ -29,68 +28,77 @@ pub(crate) fn open<'p>(run: &mut Run<'_>, path: &'p Path) -> Result<Checkpoints<
 impl Checkpoints<'_> {
     /// Writes the state of `run` between two epochs.
     pub(crate) fn save(&self, run: &Run<'_>) -> Result<(), TrainError> {
+        let trainer = &run.trainer;
         let mut checkpoint = Checkpoint {
             identity: self.identity.clone(),
             epoch: run.history.len(),
-            n_steps: run.optimizer.n_steps,
-            n_updates: run.ema.as_ref().map_or(0, |ema| ema.n_updates),
+            n_steps: trainer.optimizer.n_steps,
+            n_updates: trainer.ema.as_ref().map_or(0, |ema| ema.n_updates),
             history: run.history.clone(),
             tensors: Default::default(),
         };
-        add_model(&mut checkpoint, "", &run.model)?;
-        if let Some(ema) = &run.ema {
-            add_model(&mut checkpoint, "ema/", &ema.model)?;
-        }
-        for (spec, memory) in run.model.specs().iter().zip(&run.optimizer.memories) {
-            for (prefix, data) in [("first/", &memory.first), ("second/", &memory.second)] {
-                if !data.is_empty() {
-                    let entry = (spec.shape.clone(), data.clone());
-                    checkpoint.tensors.insert(format!("{prefix}{}", spec.name), entry);
-                }
+        let averages = trainer.ema.as_ref().map_or(&[][..], |ema| &ema.values);
+        let buffers = [trainer.values(), averages, &trainer.optimizer.first, &trainer.optimizer.second];
+        for (part, buffer) in PARTS.iter().zip(buffers) {
+            for Placed { spec, range, .. } in part.tensors(trainer.tensors(), buffer) {
+                let entry = (spec.shape.clone(), buffer[range.clone()].to_vec());
+                checkpoint.tensors.insert(part.name(spec), entry);
             }
         }
         Ok(checkpoint.save(self.path)?)
     }
 }
 
-fn add_model(checkpoint: &mut Checkpoint, prefix: &str, model: &Model) -> Result<(), TrainError> {
-    for (spec, var) in model.specs().iter().zip(model.vars()) {
-        let entry = (spec.shape.clone(), values::<f32>(var)?.to_vec());
-        checkpoint.tensors.insert(format!("{prefix}{}", spec.name), entry);
+/// What a checkpoint holds of a training's tensors.
+#[derive(Clone, Copy)]
+struct Part {
+    /// Stands before the tensors' names.
+    prefix: &'static str,
+    /// Whether tensors are left out that are not trained.
+    only_trained: bool,
+}
+
+/// Weights, their moving average, and the optimiser's memories; all but the weights can be empty.
+const PARTS: [Part; 4] = [
+    Part { prefix: "", only_trained: false },
+    Part { prefix: "ema/", only_trained: false },
+    Part { prefix: "first/", only_trained: true },
+    Part { prefix: "second/", only_trained: true },
+];
+
+impl Part {
+    fn name(self, spec: &TensorSpec) -> String {
+        format!("{}{}", self.prefix, spec.name)
     }
-    Ok(())
+
+    /// The tensors that `buffer` has elements of.
+    fn tensors<'t>(self, tensors: &'t [Placed], buffer: &[f32]) -> impl Iterator<Item = &'t Placed> + use<'t> {
+        let all = if buffer.is_empty() { &[] } else { tensors };
+        all.iter().filter(move |placed| placed.trained || !self.only_trained)
+    }
 }
 
 fn restore(run: &mut Run<'_>, mut checkpoint: Checkpoint, path: &Path) -> Result<(), TrainError> {
-    let at = |problem: CheckpointProblem| problem.at(path);
+    let at = |problem: CheckpointProblem| -> CheckpointError { problem.at(path) };
     let counted = checkpoint.history.iter().map(|report| report.epoch).eq(1..=checkpoint.epoch);
     if !counted || checkpoint.epoch > run.config.epochs {
         return Err(at(CheckpointProblem::Damaged("its epochs do not count up".into())).into());
     }
-    restore_model(&mut checkpoint, "", &run.model, path)?;
-    if let Some(ema) = &mut run.ema {
-        restore_model(&mut checkpoint, "ema/", &ema.model, path)?;
+    let (tensors, values, optimizer, ema) = run.trainer.state_mut();
+    optimizer.n_steps = checkpoint.n_steps;
+    if let Some(ema) = ema {
         ema.n_updates = checkpoint.n_updates;
     }
-    for (spec, memory) in run.model.specs().iter().zip(&mut run.optimizer.memories) {
-        for (prefix, data) in [("first/", &mut memory.first), ("second/", &mut memory.second)] {
-            if !data.is_empty() {
-                *data = checkpoint.take(&format!("{prefix}{}", spec.name), &spec.shape).map_err(at)?;
-            }
+    let averages = ema.as_mut().map_or(&mut [][..], |ema| &mut ema.values);
+    let buffers = [values, averages, &mut optimizer.first, &mut optimizer.second];
+    for (part, buffer) in PARTS.iter().zip(buffers) {
+        for Placed { spec, range, .. } in part.tensors(tensors, buffer) {
+            let data = checkpoint.take(&part.name(spec), &spec.shape).map_err(at)?;
+            buffer[range.clone()].copy_from_slice(&data);
         }
     }
-    run.optimizer.n_steps = checkpoint.n_steps;
     run.history = std::mem::take(&mut checkpoint.history);
     Ok(checkpoint.finish().map_err(at)?)
-}
-
-fn restore_model(checkpoint: &mut Checkpoint, prefix: &str, model: &Model, path: &Path) -> Result<(), TrainError> {
-    for (spec, var) in model.specs().iter().zip(model.vars()) {
-        let name = format!("{prefix}{}", spec.name);
-        let data = checkpoint.take(&name, &spec.shape).map_err(|problem| problem.at(path))?;
-        edit(var, |weights| weights.copy_from_slice(&data))?;
-    }
-    Ok(())
 }
 
 fn identity(network: &Network, data: &TrainData<'_>, config: &TrainConfig, seed: u64) -> Result<Identity, TrainError> {

@@ -3,16 +3,15 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::DType;
-use gram_data::{Batches, ImageSet, Normalisation};
+use candle_core::{Device, Tensor};
+use gram_data::{Batches, DataError, ImageSet, Normalisation};
 use gram_ir::{Network, Weights};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{check_set, count_within, evaluate_model, images};
-use crate::optim::{Ema, OptimizerState};
-use crate::{ConfigError, Model, TrainConfig, TrainError, learning_rate, ops, resume};
+use crate::evaluate::{check_set, count_within};
+use crate::prefetch::Prefetch;
+use crate::seeds::{Purpose, derived_seed};
+use crate::{TrainConfig, TrainError, Trainer, evaluate, learning_rate, resume};
 
 /// The images of a training.
 #[derive(Clone, Copy, Debug)]
@@ -133,31 +132,14 @@ pub fn train(
     seed: u64,
     options: TrainOptions<'_>,
 ) -> Result<Outcome, TrainError> {
-    config.validate()?;
-    if options.n_threads == Some(0) {
-        return Err(ConfigError { field: "n_threads", value: "0".into(), expected: "1 or more" }.into());
-    }
     check_set(network, data.train, "training")?;
     if let Some(validation) = data.validation {
         check_set(network, validation, "validation")?;
     }
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.n_threads.unwrap_or_else(rayon::current_num_threads))
-        .build()?;
-    pool.install(|| Run::start(network, data, config, seed)?.all(options))
-}
-
-/// What random numbers are for; each has its own stream.
-#[derive(Clone, Copy)]
-enum Purpose {
-    Weights = 1,
-    Batches = 2,
-}
-
-fn derived_seed(seed: u64, purpose: Purpose) -> u64 {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(purpose as u64);
-    rng.next_u64()
+    let max_batch = config.batch_size.min(data.train.len()).max(1);
+    let trainer = Trainer::new(network, config, seed, options.n_threads, max_batch)?;
+    let pool = trainer.pool();
+    pool.install(|| Run::start(network, data, config, seed, trainer)?.all(options))
 }
 
 /// A training under way.
@@ -167,9 +149,7 @@ pub(crate) struct Run<'a> {
     pub(crate) config: &'a TrainConfig,
     pub(crate) seed: u64,
     steps_per_epoch: usize,
-    pub(crate) model: Model,
-    pub(crate) optimizer: OptimizerState,
-    pub(crate) ema: Option<Ema>,
+    pub(crate) trainer: Trainer,
     pub(crate) history: Vec<EpochReport>,
 }
 
@@ -186,81 +166,74 @@ impl<'a> Run<'a> {
         data: &'a TrainData<'a>,
         config: &'a TrainConfig,
         seed: u64,
+        trainer: Trainer,
     ) -> Result<Self, TrainError> {
-        let model = Model::new(network, derived_seed(seed, Purpose::Weights), DType::F32)?;
-        let optimizer = OptimizerState::new(config.optimizer, config.weight_decay, &model);
-        let ema = config.ema_decay.map(|decay| Ema::new(decay, &model)).transpose()?;
         let history = Vec::with_capacity(config.epochs.min(1024));
-        let mut run = Self { network, data, config, seed, steps_per_epoch: 0, model, optimizer, ema, history };
-        run.steps_per_epoch = run.batches(0)?.len();
-        Ok(run)
-    }
-
-    /// The training batches of epoch `epoch`, from 0.
-    fn batches(&self, epoch: usize) -> Result<Batches<'a>, TrainError> {
-        let TrainConfig { augmentation, batch_size, .. } = *self.config;
-        let seed = derived_seed(self.seed, Purpose::Batches);
-        Ok(Batches::train(self.data.train, self.data.normalisation, augmentation, batch_size, seed, epoch as u64)?)
+        let steps_per_epoch = batches(data, config, seed, 0)?.len();
+        Ok(Self { network, data, config, seed, steps_per_epoch, trainer, history })
     }
 
     fn all(mut self, options: TrainOptions<'_>) -> Result<Outcome, TrainError> {
         let TrainOptions { observer, interrupt, checkpoint, evaluate_every, .. } = options;
         let checkpoint = checkpoint.map(|path| resume::open(&mut self, path)).transpose()?;
-        while self.history.len() < self.config.epochs {
-            let done = self.history.len();
-            let (train_loss, train_top1, learning_rate) = match self.epoch(done, interrupt)? {
-                Epoch::Done { loss, top1, learning_rate } => (loss, top1, learning_rate),
-                Epoch::Diverged { step } => return Ok(Outcome::Diverged { epoch: done + 1, step }),
-                Epoch::Interrupted => return Ok(Outcome::Interrupted { epoch: done }),
-            };
-            let epoch = done + 1;
-            let last = epoch == self.config.epochs;
-            let due = last || (evaluate_every > 0 && epoch.is_multiple_of(evaluate_every));
-            let validation_top1 = if due { self.validate()? } else { None };
-            self.history.push(EpochReport { epoch, train_loss, train_top1, validation_top1, learning_rate });
-            if let Some(checkpoint) = &checkpoint {
-                checkpoint.save(&self)?;
+        let (data, config, seed) = (self.data, self.config, self.seed);
+        let left = self.history.len() as u64..config.epochs as u64;
+        std::thread::scope(|scope| {
+            let mut ahead = Prefetch::start(scope, left, |epoch| batches(data, config, seed, epoch))
+                .map_err(TrainError::Prefetch)?;
+            while self.history.len() < self.config.epochs {
+                let done = self.history.len();
+                let (train_loss, train_top1, learning_rate) = match self.epoch(done, &mut ahead, interrupt)? {
+                    Epoch::Done { loss, top1, learning_rate } => (loss, top1, learning_rate),
+                    Epoch::Diverged { step } => return Ok(Outcome::Diverged { epoch: done + 1, step }),
+                    Epoch::Interrupted => return Ok(Outcome::Interrupted { epoch: done }),
+                };
+                let epoch = done + 1;
+                let last = epoch == self.config.epochs;
+                let due = last || (evaluate_every > 0 && epoch.is_multiple_of(evaluate_every));
+                let validation_top1 = if due { self.validate()? } else { None };
+                self.history.push(EpochReport { epoch, train_loss, train_top1, validation_top1, learning_rate });
+                if let Some(checkpoint) = &checkpoint {
+                    checkpoint.save(&self)?;
+                }
+                if observer(&self.history[done]) == Control::Stop && !last {
+                    return Ok(Outcome::Interrupted { epoch });
+                }
             }
-            if observer(&self.history[done]) == Control::Stop && !last {
-                return Ok(Outcome::Interrupted { epoch });
-            }
-        }
-        let weights = self.result().weights()?;
-        Ok(Outcome::Trained(Trained { weights, history: self.history }))
-    }
-
-    /// The model that is evaluated and kept.
-    fn result(&self) -> &Model {
-        self.ema.as_ref().map_or(&self.model, |ema| &ema.model)
+            Ok(Outcome::Trained(Trained { weights: self.trainer.weights(), history: self.history }))
+        })
     }
 
     fn validate(&self) -> Result<Option<f64>, TrainError> {
         let Some(validation) = self.data.validation else { return Ok(None) };
-        let evaluation = evaluate_model(self.result(), validation, self.data.normalisation, EVALUATION_BATCH)?;
+        let weights = self.trainer.weights();
+        let evaluation = evaluate(self.network, &weights, validation, self.data.normalisation, EVALUATION_BATCH)?;
         Ok(Some(evaluation.top1))
     }
 
-    fn epoch(&mut self, epoch: usize, interrupt: Option<&AtomicBool>) -> Result<Epoch, TrainError> {
+    fn epoch(
+        &mut self,
+        epoch: usize,
+        ahead: &mut Prefetch<'_>,
+        interrupt: Option<&AtomicBool>,
+    ) -> Result<Epoch, TrainError> {
         let (mut loss, mut right, mut n, mut rate) = (0.0, 0, 0, 0.0);
-        for (step, batch) in self.batches(epoch)?.enumerate() {
+        for step in 0..self.steps_per_epoch {
             if interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
                 return Ok(Epoch::Interrupted);
             }
+            let batch = ahead.next()?.expect("invariant: every epoch has the same number of batches");
             rate = self.rate(epoch * self.steps_per_epoch + step);
-            let images = images(batch.pixels, self.network.input_shape())?;
-            let gradients = self.model.gradients(&images, &batch.labels, self.config.label_smoothing)?;
-            if !gradients.loss.is_finite() {
+            let report = self.trainer.step(&batch.pixels, &batch.labels, rate)?;
+            if !report.loss.is_finite() {
                 return Ok(Epoch::Diverged { step });
             }
-            self.optimizer.step(&self.model, &gradients.by_tensor, rate)?;
-            if let Some(ema) = &mut self.ema {
-                ema.update(&self.model)?;
-            }
-            loss += gradients.loss * batch.n as f64;
-            right += count_within(1, &gradients.logits, &batch.labels)?;
+            let logits = Tensor::from_vec(report.logits, (batch.n, self.network.output_shape().c), &Device::Cpu)?;
+            loss += report.loss * batch.n as f64;
+            right += count_within(1, &logits, &batch.labels)?;
             n += batch.n;
         }
-        if !self.is_finite()? {
+        if !self.trainer.is_finite() {
             return Ok(Epoch::Diverged { step: self.steps_per_epoch - 1 });
         }
         Ok(Epoch::Done { loss: loss / n as f64, top1: right as f64 / n as f64, learning_rate: rate })
@@ -275,16 +248,13 @@ impl<'a> Run<'a> {
             steps(self.config.epochs),
         )
     }
+}
 
-    /// Whether all tensors are; a step can break weights though its loss was finite.
-    fn is_finite(&self) -> Result<bool, TrainError> {
-        for var in self.model.vars() {
-            if ops::values::<f32>(var)?.iter().any(|x| !x.is_finite()) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
+/// The training batches of epoch `epoch`, from 0.
+fn batches<'a>(data: &TrainData<'a>, config: &TrainConfig, seed: u64, epoch: u64) -> Result<Batches<'a>, DataError> {
+    let TrainConfig { augmentation, batch_size, .. } = *config;
+    let seed = derived_seed(seed, Purpose::Batches);
+    Batches::train(data.train, data.normalisation, augmentation, batch_size, seed, epoch)
 }
 
 /// Images evaluated at once; changes nothing but speed.

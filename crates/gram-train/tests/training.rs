@@ -4,16 +4,25 @@
 //! result; T4 what does not fit is an error that names it; T5 something is learnt.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gram_data::{Augmentation, ImageSet, ImageShape, Normalisation};
 use gram_ir::{
-    Activation, Architecture, Cell, CellNodeId, CellOp, CellOutput, Downsample, Head, Network, Shape, Stage, StemLayer,
+    Activation, Architecture, Cell, CellNodeId, CellOp, CellOutput, Downsample, Head, Network, Op, Shape, Stage,
+    StemLayer,
 };
 use gram_train::{
     Control, EpochReport, Optimizer, Outcome, TrainConfig, TrainData, TrainError, TrainOptions, Trained, evaluate,
     predict, train, weights_digest,
 };
+
+/// Configurations that together use every optimiser, the moving average and clipping.
+fn configs() -> [TrainConfig; 3] {
+    let adamw = TrainConfig { optimizer: Optimizer::adamw(), ema_decay: None, learning_rate: 0.01, ..config() };
+    let rmsprop =
+        TrainConfig { optimizer: Optimizer::rmsprop(), clip_norm: Some(0.5), learning_rate: 0.01, ..config() };
+    [config(), adamw, rmsprop]
+}
 
 /// A cell with every kind of operator, two stages, residual and projected.
 fn network() -> Network {
@@ -119,9 +128,7 @@ const PLAIN: With<'static> = With { n_threads: Some(1), interrupt: None, checkpo
 
 #[test]
 fn threads_and_runs_do_not_change_a_bit() {
-    for config in
-        [config(), TrainConfig { optimizer: Optimizer::adamw(), ema_decay: None, learning_rate: 0.01, ..config() }]
-    {
+    for config in configs() {
         let case = Case::new(config);
         let first = case.trained(PLAIN);
         for n_threads in [1, 2, 5] {
@@ -158,9 +165,7 @@ fn something_is_learnt() {
 
 #[test]
 fn interrupted_trainings_go_on_to_the_same_bits() {
-    for config in
-        [config(), TrainConfig { optimizer: Optimizer::adamw(), ema_decay: None, learning_rate: 0.01, ..config() }]
-    {
+    for config in configs() {
         let case = Case::new(config);
         let straight = case.trained(PLAIN);
         let folder = tempfile::tempdir().unwrap();
@@ -190,6 +195,24 @@ fn the_interrupt_flag_stops_before_the_next_step() {
 }
 
 #[test]
+fn trainings_stop_in_the_middle_of_an_epoch_and_go_on() {
+    let case = Case::new(config());
+    let straight = case.trained(PLAIN);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let raised = AtomicBool::new(false);
+    let with = With { checkpoint: Some(&path), interrupt: Some(&raised), ..PLAIN };
+    // Raised behind the checkpoint of epoch 3, seen when batches of epoch 4 are already prepared.
+    let raise = &mut |report: &EpochReport| {
+        raised.store(report.epoch == 3, Ordering::Relaxed);
+        Control::Continue
+    };
+    assert_eq!(case.observed(raise, with).unwrap(), Outcome::Interrupted { epoch: 3 });
+    raised.store(false, Ordering::Relaxed);
+    assert_eq!(case.run(with).unwrap(), Outcome::Trained(straight)); // T2
+}
+
+#[test]
 fn checkpoints_of_other_trainings_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint.safetensors");
@@ -212,6 +235,26 @@ fn divergence_is_a_result() {
     let case = Case::new(TrainConfig { learning_rate: 1e30, warmup_epochs: 0, ..config() });
     let outcome = case.run(PLAIN).unwrap();
     assert!(matches!(outcome, Outcome::Diverged { epoch: 1, .. }), "{outcome:?}"); // T3
+}
+
+/// Squares of gradients that overflow: AdamW would go on, but not from a checkpoint.
+#[test]
+fn memories_that_overflow_are_divergence() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let optimizer = Optimizer::Adamw { beta1: 0.9, beta2: 0.5, epsilon: 1e-8 };
+    let mut case = Case::new(TrainConfig { optimizer, learning_rate: 1e-3, ema_decay: None, ..config() });
+    case.normalisation.std = vec![1e-25];
+    let mut network = Network::new(Shape::chw(1, 7, 7));
+    let pool = network.add("pool", Op::GlobalAvgPool, &[network.input()]).unwrap();
+    let fc = network.add("fc", Op::Linear { c_in: 1, c_out: 3, bias: false }, &[pool]).unwrap();
+    network.set_output(fc).unwrap();
+    let data = TrainData { train: &case.train, validation: None, normalisation: &case.normalisation };
+    let observer = &mut |_: &EpochReport| Control::Continue;
+    let options = TrainOptions { checkpoint: Some(&path), ..TrainOptions::new(observer) };
+    let outcome = train(&network, &data, &case.config, 1, options).unwrap();
+    assert!(matches!(outcome, Outcome::Diverged { epoch: 1, .. }), "{outcome:?}"); // T3
+    assert!(!path.exists());
 }
 
 #[test]
