@@ -7,6 +7,7 @@ mod avx512;
 mod portable;
 
 use std::fmt::{self, Debug};
+use std::ops::{Add, Mul, Sub};
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
@@ -18,7 +19,19 @@ pub use portable::Portable;
 pub const LANES: usize = 16;
 
 /// f32 or f64.
-pub trait Element: Copy + Default + Debug + PartialEq + PartialOrd + Send + Sync + 'static {
+pub trait Element:
+    Copy
+    + Default
+    + Debug
+    + PartialEq
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Send
+    + Sync
+    + 'static
+{
     /// The nearest number.
     fn from_f64(x: f64) -> Self;
     /// The same number.
@@ -181,14 +194,18 @@ mod tests {
         let (a, b): ([S::E; LANES], [S::E; LANES]) =
             (std::array::from_fn(|i| e(i as f64 - 7.5)), std::array::from_fn(|i| e(3.0 - i as f64)));
         let binary = |f: fn(S, S::V, S::V) -> S::V| s.run(|| s.array(f(s, s.lanes(&a), s.lanes(&b))));
-        let expect = |f: fn(f64, f64) -> f64| -> [S::E; LANES] { std::array::from_fn(|i| e(f(a[i].to_f64(), b[i].to_f64()))) };
+        let expect =
+            |f: fn(f64, f64) -> f64| -> [S::E; LANES] { std::array::from_fn(|i| e(f(a[i].to_f64(), b[i].to_f64()))) };
         assert_eq!(binary(S::add), expect(|a, b| a + b));
         assert_eq!(binary(S::sub), expect(|a, b| a - b));
         assert_eq!(binary(S::mul), expect(|a, b| a * b));
         assert_eq!(binary(S::max), expect(f64::max));
         assert_eq!(binary(S::min), expect(f64::min));
         assert_eq!(binary(|s, a, b| s.fma(a, b, b)), expect(|a, b| a * b + b));
-        assert_eq!(binary(|s, a, b| s.select_gt(a, b, s.splat(S::E::from_f64(2.0)), a)), expect(|a, b| if a > b { 2.0 } else { a }));
+        assert_eq!(
+            binary(|s, a, b| s.select_gt(a, b, s.splat(S::E::from_f64(2.0)), a)),
+            expect(|a, b| if a > b { 2.0 } else { a })
+        );
         let nan = s.run(|| s.array(s.max(s.zero(), s.splat(e(f64::NAN)))))[3];
         assert!(nan.to_f64().is_nan(), "a maximum gives its second operand where one is no number");
         let other = s.run(|| s.array(s.min(s.splat(e(f64::NAN)), s.splat(e(6.0)))))[3];

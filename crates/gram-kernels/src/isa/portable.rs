@@ -1,8 +1,6 @@
 //! Plain Rust that compilers vectorise.
 
-use std::fmt::Debug;
 use std::marker::PhantomData;
-use std::ops::{Add, Mul, Sub};
 
 use super::{Element, Isa, LANES};
 
@@ -26,10 +24,7 @@ fn zip<E: Copy>(a: [E; LANES], b: [E; LANES], f: impl Fn(E, E) -> E) -> [E; LANE
     out
 }
 
-impl<E> Isa for Portable<E>
-where
-    E: Element + Add<Output = E> + Sub<Output = E> + Mul<Output = E>,
-{
+impl<E: Element> Isa for Portable<E> {
     type E = E;
     type V = [E; LANES];
 
