@@ -9,7 +9,14 @@ use crate::raw::{Source, Target};
 ///
 /// # Panics
 /// If the block is smaller than the frame's image, or `out` smaller than the frame.
-pub fn fill_frame<S: Isa>(s: S, x: Block<'_, S::E>, lift: &Lift<'_, S::E>, frame: Frame, border: S::E, out: &mut [S::E]) {
+pub fn fill_frame<S: Isa>(
+    s: S,
+    x: Block<'_, S::E>,
+    lift: &Lift<'_, S::E>,
+    frame: Frame,
+    border: S::E,
+    out: &mut [S::E],
+) {
     struct Fill<'a, S: Isa>(S, Block<'a, S::E>, &'a Lift<'a, S::E>, Frame, S::E, &'a mut [S::E]);
     impl<S: Isa> ForActivation<S> for Fill<'_, S> {
         type Output = ();

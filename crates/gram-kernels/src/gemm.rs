@@ -77,17 +77,20 @@ unsafe fn panel<S: Isa, const P: usize, const Q: usize>(
     // SAFETY: as granted; rows stay below `n`.
     unsafe {
         while p + P <= n {
-            let (a_rows, out_rows) = (Rows::new(a_rows.row(p), a_rows.stride), Rows::new(out_rows.row(p), out_rows.stride));
+            let (a_rows, out_rows) =
+                (Rows::new(a_rows.row(p), a_rows.stride), Rows::new(out_rows.row(p), out_rows.stride));
             tile::<S, P, Q>(s, (a, a_rows), w, (out, out_rows), depth, add);
             p += P;
         }
         while p + 4 <= n {
-            let (a_rows, out_rows) = (Rows::new(a_rows.row(p), a_rows.stride), Rows::new(out_rows.row(p), out_rows.stride));
+            let (a_rows, out_rows) =
+                (Rows::new(a_rows.row(p), a_rows.stride), Rows::new(out_rows.row(p), out_rows.stride));
             tile::<S, 4, Q>(s, (a, a_rows), w, (out, out_rows), depth, add);
             p += 4;
         }
         while p < n {
-            let (a_rows, out_rows) = (Rows::new(a_rows.row(p), a_rows.stride), Rows::new(out_rows.row(p), out_rows.stride));
+            let (a_rows, out_rows) =
+                (Rows::new(a_rows.row(p), a_rows.stride), Rows::new(out_rows.row(p), out_rows.stride));
             tile::<S, 1, Q>(s, (a, a_rows), w, (out, out_rows), depth, add);
             p += 1;
         }
@@ -186,12 +189,14 @@ unsafe fn outer_panel<S: Isa, const M: usize, const Q: usize>(
     // SAFETY: as granted; `k` stays below `depth`.
     unsafe {
         while k + M <= depth {
-            let (a_rows, out_rows) = (Rows::new(a_rows.at + k, a_rows.stride), Rows::new(out_rows.row(k), out_rows.stride));
+            let (a_rows, out_rows) =
+                (Rows::new(a_rows.at + k, a_rows.stride), Rows::new(out_rows.row(k), out_rows.stride));
             outer::<S, M, Q>(s, (a, a_rows), g, (out, out_rows), n);
             k += M;
         }
         while k < depth {
-            let (a_rows, out_rows) = (Rows::new(a_rows.at + k, a_rows.stride), Rows::new(out_rows.row(k), out_rows.stride));
+            let (a_rows, out_rows) =
+                (Rows::new(a_rows.at + k, a_rows.stride), Rows::new(out_rows.row(k), out_rows.stride));
             outer::<S, 1, Q>(s, (a, a_rows), g, (out, out_rows), n);
             k += 1;
         }

@@ -115,7 +115,15 @@ pub fn lower_gradient<S: Isa>(
     out: &mut [S::E],
     sums: &mut GradientSums<S::E>,
 ) {
-    struct Lower<'a, S: Isa>(S, crate::Block<'a, S::E>, &'a Lift<'a, S::E>, &'a [S::E], usize, &'a mut [S::E], [S::E; LANES]);
+    struct Lower<'a, S: Isa>(
+        S,
+        crate::Block<'a, S::E>,
+        &'a Lift<'a, S::E>,
+        &'a [S::E],
+        usize,
+        &'a mut [S::E],
+        [S::E; LANES],
+    );
     impl<S: Isa> ForActivation<S> for Lower<'_, S> {
         type Output = ([S::E; LANES], [S::E; LANES]);
         #[inline(always)]

@@ -25,7 +25,8 @@ pub struct Weights<'a, E> {
 
 impl<E> Weights<'_, E> {
     pub(crate) fn check(&self) {
-        let fits = self.depth <= LANES && self.width.is_multiple_of(LANES) && self.data.len() >= self.depth * self.width;
+        let fits =
+            self.depth <= LANES && self.width.is_multiple_of(LANES) && self.data.len() >= self.depth * self.width;
         assert!(fits, "invariant: {} weights for {}x{}", self.data.len(), self.depth, self.width);
     }
 }
@@ -59,7 +60,10 @@ pub fn pointwise<S: Isa>(
 ) {
     x.check(pixels);
     weights.check();
-    assert!(z.len() >= pixels * weights.width && scratch.len() >= POINTWISE_SCRATCH, "invariant: slices of full length");
+    assert!(
+        z.len() >= pixels * weights.width && scratch.len() >= POINTWISE_SCRATCH,
+        "invariant: slices of full length"
+    );
     in_tiles(
         s,
         (x, lift),
@@ -103,7 +107,9 @@ pub fn pointwise_weights<S: Isa>(
             let (a, g, out) = (Source::new(tile), Source::new(g), Target::new(&mut *dw));
             let g_rows = Rows::new(first * width, width);
             // SAFETY: the tile has n rows of 16, g and dw were checked.
-            unsafe { transposed(s, (a, Rows::new(0, LANES)), (g, g_rows), (out, Rows::new(0, width)), (n, depth, width)) }
+            unsafe {
+                transposed(s, (a, Rows::new(0, LANES)), (g, g_rows), (out, Rows::new(0, width)), (n, depth, width))
+            }
         },
     );
 }
@@ -121,7 +127,10 @@ pub fn pointwise_input<S: Isa>(
     (dx, add): (&mut [S::E], bool),
 ) {
     weights.check();
-    assert!(weights.n_out <= width && g.len() >= pixels * width && dx.len() >= pixels * LANES, "invariant: full length");
+    assert!(
+        weights.n_out <= width && g.len() >= pixels * width && dx.len() >= pixels * LANES,
+        "invariant: full length"
+    );
     s.run(
         #[inline(always)]
         || {

@@ -146,7 +146,14 @@ pub fn sep<S: Isa>(
     scratch: &mut [S::E],
     (z, add): (&mut [S::E], bool),
 ) {
-    struct Forward<'a, S: Isa>(S, Depthwise<'a, S::E>, &'a Lift<'a, S::E>, Weights<'a, S::E>, &'a mut [S::E], (&'a mut [S::E], bool));
+    struct Forward<'a, S: Isa>(
+        S,
+        Depthwise<'a, S::E>,
+        &'a Lift<'a, S::E>,
+        Weights<'a, S::E>,
+        &'a mut [S::E],
+        (&'a mut [S::E], bool),
+    );
     impl<S: Isa> ForActivation<S> for Forward<'_, S> {
         type Output = ();
         #[inline(always)]
@@ -191,7 +198,10 @@ pub fn sep<S: Isa>(
     dw.check();
     weights.check();
     let pixels = dw.frame.inner.pixels();
-    assert!(z.len() >= pixels * weights.width && scratch.len() >= sep_scratch(dw.frame.inner.w), "invariant: full length");
+    assert!(
+        z.len() >= pixels * weights.width && scratch.len() >= sep_scratch(dw.frame.inner.w),
+        "invariant: full length"
+    );
     s.run(
         #[inline(always)]
         || with_activation(s, lift.activation, Forward(s, dw, lift, weights, scratch, (z, add))),
