@@ -20,6 +20,13 @@ pub trait Evaluator: Sync {
     /// # Errors
     /// [`EvaluatorError`]; a child that diverges is an [`Outcome`], not an error.
     fn evaluate(&self, job: &Job) -> Result<Outcome, EvaluatorError>;
+
+    /// Bytes of memory that evaluating `job` takes at most, beside what the evaluator holds anyway; executors keep the sum of what runs within
+    /// bounds. 0, the default, is never too much.
+    fn bytes(&self, job: &Job) -> u64 {
+        let _ = job;
+        0
+    }
 }
 
 /// One evaluation to do.
@@ -141,6 +148,14 @@ pub enum EvaluatorError {
     /// It was asked to stop; the same job will be asked for again when the study goes on.
     #[error("interrupted")]
     Interrupted,
+    /// It alone takes more memory than there may be used; it was not started.
+    #[error("it takes {}, the memory limit leaves {}", Mebibytes(*.bytes), Mebibytes(*.max_bytes))]
+    Memory {
+        /// What it takes, in bytes.
+        bytes: u64,
+        /// What evaluations may take, in bytes.
+        max_bytes: u64,
+    },
     /// Anything else: unreadable data, no memory, a bug.
     #[error("{message}")]
     Failed {
@@ -150,6 +165,15 @@ pub enum EvaluatorError {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+}
+
+/// Bytes, printed for people.
+struct Mebibytes(u64);
+
+impl fmt::Display for Mebibytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} MiB", self.0 as f64 / f64::from(1 << 20))
+    }
 }
 
 impl EvaluatorError {

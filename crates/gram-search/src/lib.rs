@@ -49,7 +49,7 @@
 //! };
 //! let folder = tempfile::tempdir()?;
 //! let mut study = Study::open(folder.path(), config, &FewParams.identity(), &serde_json::Value::Null)?;
-//! let executor = LocalExecutor { jobs: NonZeroUsize::MIN };
+//! let executor = LocalExecutor::new(NonZeroUsize::MIN);
 //! let report = study.run(Run {
 //!     evaluator: &FewParams,
 //!     executor: &executor,

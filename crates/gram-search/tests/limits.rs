@@ -284,7 +284,7 @@ proptest! {
         let mut study = gram_search::Study::open(folder.path(), config.clone(), "guard", &serde_json::Value::Null).unwrap();
         let ended = study.run(gram_search::Run {
             evaluator: &guard,
-            executor: &gram_search::LocalExecutor { jobs: std::num::NonZeroUsize::MIN },
+            executor: &gram_search::LocalExecutor::new(std::num::NonZeroUsize::MIN),
             observer: &mut (),
             interrupt: &guard.toy.interrupt,
             pruned: &|_| None,

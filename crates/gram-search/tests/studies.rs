@@ -4,6 +4,7 @@ mod toy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -11,10 +12,10 @@ use std::time::Duration;
 use gram_ir::{CanonicalKey, CellOp, Limits, Macs, Params};
 use gram_meta::{MetaConfig, MetaGraph};
 use gram_search::{
-    Context, Evaluator, EvaluatorError, Gate, Job, Observer, Outcome, Progress, Proposal, Record, RoundRecord, Run,
-    StopReason, StrategyKind, Study, StudyError, child_seed, read_journal,
+    Context, Evaluator, EvaluatorError, Gate, Job, LocalExecutor, Observer, Outcome, Progress, Proposal, Record,
+    RoundRecord, Run, StopReason, StrategyKind, Study, StudyError, child_seed, read_journal,
 };
-use toy::{Toy, config, files, run};
+use toy::{Toy, config, files, run, run_on};
 
 #[test]
 fn journals_are_the_same_for_any_number_of_jobs() {
@@ -34,6 +35,50 @@ fn journals_are_the_same_for_any_number_of_jobs() {
             assert_eq!(study(jobs), alone, "{jobs} jobs, {strategy}");
         }
     }
+}
+
+/// The memory limit decides who runs when, and nothing else.
+#[test]
+fn journals_are_the_same_for_any_memory_limit() {
+    let config = config(&[6, 9], StrategyKind::Gram, 30, 3);
+    let study = |jobs, max_bytes| {
+        let folder = tempfile::tempdir().unwrap();
+        let toy = Toy { pause: Duration::from_millis(3), ..Toy::default() };
+        let executor = LocalExecutor { jobs: NonZeroUsize::new(jobs).unwrap(), max_bytes };
+        let report = run_on(folder.path(), &config, &toy, &executor);
+        let most = toy.most_bytes.into_inner();
+        assert!(most > 0 && most <= max_bytes.unwrap_or(u64::MAX), "{most} of {max_bytes:?}");
+        report.map(|_| files(folder.path()))
+    };
+    let unlimited = study(4, None).unwrap();
+    for (jobs, max_bytes) in [(1, 6_000), (4, 6_000), (8, 20_000)] {
+        assert_eq!(study(jobs, Some(max_bytes)).unwrap(), unlimited, "{jobs} jobs in {max_bytes} bytes");
+    }
+}
+
+/// A child that does not fit ends the run with an error; with more memory the study goes on as if nothing had been.
+#[test]
+fn a_child_that_is_too_large_costs_nothing_that_was_done() {
+    let config = config(&[6, 9], StrategyKind::Gram, 24, 3);
+    let reference = tempfile::tempdir().unwrap();
+    run(reference.path(), &config, &Toy::default(), 2).unwrap();
+    let most = largest_child(reference.path());
+    let folder = tempfile::tempdir().unwrap();
+    let executor = |max_bytes| LocalExecutor { jobs: NonZeroUsize::new(2).unwrap(), max_bytes: Some(max_bytes) };
+    let error = run_on(folder.path(), &config, &Toy::default(), &executor(most - 1)).unwrap_err();
+    let StudyError::Evaluation { source: EvaluatorError::Memory { bytes, max_bytes }, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!((bytes, max_bytes), (most, most - 1));
+    let resumed = run_on(folder.path(), &config, &Toy::default(), &executor(most)).unwrap();
+    assert_eq!(resumed.n_children, 24);
+    assert_eq!(files(folder.path()), files(reference.path()));
+}
+
+/// Bytes that [`Toy`] says its largest child takes: its params.
+fn largest_child(directory: &Path) -> u64 {
+    let params = |record: &Record| if let Record::Child(child) = record { Some(child.params) } else { None };
+    read_journal(&directory.join("journal.jsonl")).unwrap().iter().filter_map(params).max().unwrap()
 }
 
 #[test]
@@ -162,7 +207,7 @@ fn observers_hear_of_every_child_round_and_torn_line() {
     fs::write(&path, &text[..text.len() - 10]).unwrap();
     let (toy, mut log) = (Toy { diverge_every: 0, ..Toy::default() }, Log::default());
     let mut study = Study::open(folder.path(), config, &toy.identity(), &serde_json::Value::Null).unwrap();
-    let executor = gram_search::LocalExecutor { jobs: std::num::NonZeroUsize::MIN };
+    let executor = LocalExecutor::new(NonZeroUsize::MIN);
     let pruned = |_: &MetaGraph| None;
     let report = study
         .run(Run {
@@ -313,7 +358,7 @@ fn a_result_that_contradicts_the_journal_is_named() {
     run(one.path(), &config, &Toy::default(), 1).unwrap();
     let mut study = Study::open(other.path(), config.clone(), &Lying.identity(), &serde_json::Value::Null).unwrap();
     let interrupt = AtomicBool::new(false);
-    let executor = gram_search::LocalExecutor { jobs: std::num::NonZeroUsize::MIN };
+    let executor = LocalExecutor::new(NonZeroUsize::MIN);
     let lying =
         Run { evaluator: &Lying, executor: &executor, observer: &mut (), interrupt: &interrupt, pruned: &|_| None };
     study.run(lying).unwrap();
@@ -378,7 +423,7 @@ fn a_failed_evaluation_ends_the_run_and_can_be_repeated() {
     let config = config(&[6], StrategyKind::Gram, 12, 1);
     let mut study = Study::open(folder.path(), config.clone(), &Broken.identity(), &serde_json::Value::Null).unwrap();
     let toy = Toy::default();
-    let executor = gram_search::LocalExecutor { jobs: std::num::NonZeroUsize::MIN };
+    let executor = LocalExecutor::new(NonZeroUsize::MIN);
     let run_broken = Run {
         evaluator: &Broken,
         executor: &executor,

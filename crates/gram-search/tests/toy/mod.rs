@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gram_ir::{Activation, Cell, CellOp, CellOutput, Downsample, Head, Limits, Shape, Space, StageSpace, StemLayer};
@@ -61,6 +61,9 @@ pub(crate) struct Toy {
     /// Sets the interrupt after so many evaluations.
     pub(crate) stop_after: usize,
     pub(crate) interrupt: AtomicBool,
+    /// Bytes of the evaluations that run, and the most that there ever were; an evaluation takes as many bytes as the child has params.
+    pub(crate) bytes: AtomicU64,
+    pub(crate) most_bytes: AtomicU64,
 }
 
 impl Default for Toy {
@@ -71,6 +74,8 @@ impl Default for Toy {
             n_calls: AtomicUsize::new(0),
             stop_after: usize::MAX,
             interrupt: AtomicBool::new(false),
+            bytes: AtomicU64::new(0),
+            most_bytes: AtomicU64::new(0),
         }
     }
 }
@@ -96,7 +101,10 @@ impl Evaluator for Toy {
     }
 
     fn evaluate(&self, job: &Job) -> Result<Outcome, EvaluatorError> {
+        let bytes = self.bytes(job);
+        self.most_bytes.fetch_max(self.bytes.fetch_add(bytes, Ordering::SeqCst) + bytes, Ordering::SeqCst);
         std::thread::sleep(self.pause.mul_f64((job.seed % 97) as f64 / 97.0));
+        self.bytes.fetch_sub(bytes, Ordering::SeqCst);
         let calls = self.n_calls.fetch_add(1, Ordering::Relaxed) + 1;
         if calls > self.stop_after {
             return Err(EvaluatorError::Interrupted);
@@ -112,17 +120,24 @@ impl Evaluator for Toy {
         let metrics = BTreeMap::from([("noise".to_owned(), noise)]);
         Ok(Outcome::Scored { validation_top1: 0.95 * quality(&cells) + 0.05 * noise, metrics })
     }
+
+    fn bytes(&self, job: &Job) -> u64 {
+        job.network.params().0
+    }
 }
 
 pub(crate) fn run(directory: &Path, config: &StudyConfig, toy: &Toy, jobs: usize) -> Result<StudyReport, StudyError> {
+    run_on(directory, config, toy, &LocalExecutor::new(NonZeroUsize::new(jobs).unwrap()))
+}
+
+pub(crate) fn run_on(
+    directory: &Path,
+    config: &StudyConfig,
+    toy: &Toy,
+    executor: &LocalExecutor,
+) -> Result<StudyReport, StudyError> {
     let mut study = Study::open(directory, config.clone(), &toy.identity(), &Value::Null)?;
-    study.run(Run {
-        evaluator: toy,
-        executor: &LocalExecutor { jobs: NonZeroUsize::new(jobs).unwrap() },
-        observer: &mut (),
-        interrupt: &toy.interrupt,
-        pruned: &|_| None,
-    })
+    study.run(Run { evaluator: toy, executor, observer: &mut (), interrupt: &toy.interrupt, pruned: &|_| None })
 }
 
 /// The files of a study that must be reproducible, by name.
