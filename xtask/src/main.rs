@@ -3,6 +3,7 @@
 
 mod bench;
 mod check;
+mod peers;
 mod pipeline;
 mod shell;
 
@@ -15,7 +16,10 @@ usage: cargo xtask <command>
              search, prune, train and export on real data; ends with a table and summary.json
   lint       fmt, clippy, docs, arrows between crates
   check      lint, then every test; licences too where cargo-deny is installed
-  bench      all criterion benches";
+  bench [NAME...]
+             all criterion benches, or those whose names contain the words
+  bench peers [--python PATH] [--peer FILE] [--nets DIR] [--rounds 7] [--steps 3] [--batch 64] [--threads 2] [--output FILE]
+             our training step beside torch's on the same networks, in turns; the report goes to docs/benchmarks.md";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -85,7 +85,7 @@ fn default_data(pipeline: &Pipeline) -> Result<String> {
 }
 
 /// Where cargo put the release binary.
-fn gram_binary() -> String {
+pub(crate) fn gram_binary() -> String {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     target.join("release").join(format!("gram{}", std::env::consts::EXE_SUFFIX)).to_string_lossy().into_owned()
 }
