@@ -32,6 +32,9 @@ pub fn fill_frame<S: Isa>(
     );
 }
 
+/// Elements that are asked for ahead: one page of f32, because hardware prefetching stops at its end.
+const AHEAD: usize = 1024;
+
 #[inline(always)]
 fn fill<S: Isa, A: Activate<S>>(
     s: S,
@@ -58,6 +61,7 @@ fn fill<S: Isa, A: Activate<S>>(
         blank(start, pad);
         let (from, to) = (y * frame.inner.w * x.stride + x.at, start + pad * LANES);
         for i in 0..frame.inner.w {
+            source.prefetch(s, from + i * x.stride + AHEAD);
             // SAFETY: pixel (y, i) lies inside the block and inside the frame; both were checked.
             unsafe { target.put(s, to + i * LANES, lift.value(s, source.lanes(s, from + i * x.stride))) }
         }

@@ -42,6 +42,14 @@ pub(crate) unsafe fn product<S: Isa>(
         // SAFETY: as granted; columns stay below `width`.
         unsafe {
             match (width - column) / LANES {
+                1 if S::WIDE && depth.is_multiple_of(LANES) && depth > 0 => {
+                    for k in (0..depth).step_by(LANES) {
+                        let (a, w) =
+                            ((a.0, Rows::new(a.1.at + k, a.1.stride)), (w.0, Rows::new(w.1.row(k), w.1.stride)));
+                        stationary(s, a, w, out, n, add || k > 0);
+                    }
+                    column += LANES;
+                }
                 4.. if S::WIDE => {
                     panel::<S, 6, 4>(s, a, w, out, (n, depth), add);
                     column += 4 * LANES;
@@ -60,6 +68,54 @@ pub(crate) unsafe fn product<S: Isa>(
                 }
             }
         }
+    }
+}
+
+/// A product with [`LANES`] rows of weights, which stay in registers.
+///
+/// Neighbouring rows of `a` are read from different places on: elements at equal distances from the start of their cache lines lie in the
+/// same bank of the first-level cache, and could not be loaded together.
+#[inline(always)]
+unsafe fn stationary<S: Isa>(
+    s: S,
+    (a, a_rows): (Source<'_, S::E>, Rows),
+    (w, w_rows): (Source<'_, S::E>, Rows),
+    (out, out_rows): (Target<'_, S::E>, Rows),
+    n: usize,
+    add: bool,
+) {
+    const P: usize = 8;
+    let mut weights = [s.zero(); LANES];
+    // SAFETY: as granted; rows stay below `n`.
+    unsafe {
+        for (k, weight) in weights.iter_mut().enumerate() {
+            *weight = w.lanes(s, w_rows.row(k));
+        }
+        let mut p = 0;
+        while p + P <= n {
+            let mut sums = [s.zero(); P];
+            if add {
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum = out.lanes(s, out_rows.row(p + i));
+                }
+            }
+            // Written out, because weights leave their registers in a loop.
+            macro_rules! steps {
+                ($($k:literal)*) => {$(
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        let k = ($k + i * (LANES / P)) % LANES;
+                        *sum = s.fma(s.splat(a.one(a_rows.row(p + i) + k)), weights[k], *sum);
+                    }
+                )*};
+            }
+            steps!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+            for (i, sum) in sums.into_iter().enumerate() {
+                out.put(s, out_rows.row(p + i), sum);
+            }
+            p += P;
+        }
+        let (a_rows, out_rows) = (Rows::new(a_rows.row(p), a_rows.stride), Rows::new(out_rows.row(p), out_rows.stride));
+        panel::<S, 4, 1>(s, (a, a_rows), (w, w_rows), (out, out_rows), (n - p, LANES), add);
     }
 }
 

@@ -132,16 +132,20 @@ pub fn lower_gradient<S: Isa>(
             let lift = Lifter::new(s, lift, activation);
             let (zs, gs, target, mean) = (Source::new(z.data), Source::new(g), Target::new(out), s.lanes(&mean));
             let (mut sum, mut centred) = ([s.zero(); 2], [s.zero(); 2]);
-            for p in 0..pixels {
-                // SAFETY: pixel p is one of `pixels`, all of which lie inside.
-                unsafe {
-                    let at = p * z.stride + z.at;
-                    let z = zs.lanes(s, at);
-                    let m = lift.gradient(s, z, gs.lanes(s, p * LANES));
-                    target.put(s, at, m);
-                    sum[p % 2] = s.add(sum[p % 2], m);
-                    centred[p % 2] = s.fma(m, s.sub(z, mean), centred[p % 2]);
+            let mut p = 0;
+            while p < pixels {
+                for i in 0..2.min(pixels - p) {
+                    // SAFETY: pixel p + i is one of `pixels`, all of which lie inside.
+                    unsafe {
+                        let at = (p + i) * z.stride + z.at;
+                        let z = zs.lanes(s, at);
+                        let m = lift.gradient(s, z, gs.lanes(s, (p + i) * LANES));
+                        target.put(s, at, m);
+                        sum[i] = s.add(sum[i], m);
+                        centred[i] = s.fma(m, s.sub(z, mean), centred[i]);
+                    }
                 }
+                p += 2;
             }
             (s.array(s.add(sum[0], sum[1])), s.array(s.add(centred[0], centred[1])))
         }

@@ -29,6 +29,12 @@ impl<'a, E: Element> Source<'a, E> {
         unsafe { s.load(self.start.add(i)) }
     }
 
+    /// Asks for element `i`, which may lie behind the slice.
+    #[inline(always)]
+    pub(crate) fn prefetch<S: Isa<E = E>>(self, s: S, i: usize) {
+        s.prefetch(self.start.wrapping_add(i));
+    }
+
     /// Element `i`.
     ///
     /// # Safety

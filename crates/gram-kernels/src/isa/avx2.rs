@@ -52,6 +52,12 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        // SAFETY: prefetching never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> Halves {
         // SAFETY: see above.
         unsafe { [_mm256_set1_ps(x); 2] }

@@ -113,6 +113,12 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
     /// `x` where `a > b`, else `y`; `y` if either is not a number.
     fn select_gt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
 
+    /// Asks for the cache line of `p`, which need not be valid.
+    #[inline(always)]
+    fn prefetch(self, p: *const Self::E) {
+        let _ = p;
+    }
+
     /// Zeros.
     #[inline(always)]
     fn zero(self) -> Self::V {
