@@ -90,13 +90,21 @@ fn separable_convolutions<S: Isa<E = f32>>(c: &mut Criterion, s: S) {
         measure(&mut group, &format!("forward/{name}"), blocks * (depthwise + product), |i| {
             for block in 0..blocks {
                 let weights = Weights { data: &w, depth: LANES, width };
-                sep(s, part(i), &LIFT, weights, &mut scratch, (&mut z[i * pixels * width..], block > 0));
+                sep(
+                    s,
+                    (part(i), 0..frame.inner.h),
+                    &LIFT,
+                    weights,
+                    &mut scratch,
+                    (&mut z[i * pixels * width..], block > 0),
+                );
             }
             black_box(&mut z);
         });
         let mut sums = GradientSums::new(ZEROS);
         measure(&mut group, &format!("weights/{name}"), blocks * (depthwise + 2 * product), |i| {
-            (0..blocks).for_each(|_| sep_weights(s, gradient(i), LANES, &mut scratch, &mut dw, &mut sums));
+            (0..blocks)
+                .for_each(|_| sep_weights(s, (gradient(i), 0..frame.inner.h), LANES, &mut scratch, &mut dw, &mut sums));
         });
         let norm = Coefficients { a: &ONES, b: &ZEROS, c: &ZEROS };
         measure(&mut group, &format!("input/{name}"), blocks * (3 * depthwise + product), |i| {

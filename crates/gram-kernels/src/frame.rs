@@ -1,5 +1,7 @@
 //! Blocks out of a map into scratch memory, lifted on the way.
 
+use std::ops::Range;
+
 use crate::block::{Block, Frame};
 use crate::isa::{Element, Isa, LANES};
 use crate::lift::{Activate, ForActivation, Lift, Lifter, with_activation};
@@ -17,18 +19,32 @@ pub fn fill_frame<S: Isa>(
     border: S::E,
     out: &mut [S::E],
 ) {
-    struct Fill<'a, S: Isa>(S, Block<'a, S::E>, &'a Lift<'a, S::E>, Frame, S::E, &'a mut [S::E]);
+    fill_rows(s, (x, lift), (frame, border), 0..frame.h(), out);
+}
+
+/// As [`fill_frame`], but only the given rows of the frame: what is read soon behind it is still in the first-level cache then.
+///
+/// # Panics
+/// As [`fill_frame`], and if there are not so many rows.
+pub fn fill_rows<S: Isa>(
+    s: S,
+    (x, lift): (Block<'_, S::E>, &Lift<'_, S::E>),
+    (frame, border): (Frame, S::E),
+    rows: Range<usize>,
+    out: &mut [S::E],
+) {
+    struct Fill<'a, S: Isa>(S, Block<'a, S::E>, &'a Lift<'a, S::E>, (Frame, S::E), Range<usize>, &'a mut [S::E]);
     impl<S: Isa> ForActivation<S> for Fill<'_, S> {
         type Output = ();
         #[inline(always)]
         fn call<A: Activate<S>>(self, activation: A) {
-            let Self(s, x, lift, frame, border, out) = self;
-            fill(s, x, Lifter::new(s, lift, activation), frame, border, out);
+            let Self(s, x, lift, frame, rows, out) = self;
+            fill(s, x, Lifter::new(s, lift, activation), frame, rows, out);
         }
     }
     s.run(
         #[inline(always)]
-        || with_activation(s, lift.activation, Fill(s, x, lift, frame, border, out)),
+        || with_activation(s, lift.activation, Fill(s, x, lift, (frame, border), rows, out)),
     );
 }
 
@@ -40,12 +56,13 @@ fn fill<S: Isa, A: Activate<S>>(
     s: S,
     x: Block<'_, S::E>,
     lift: Lifter<S, A>,
-    frame: Frame,
-    border: S::E,
+    (frame, border): (Frame, S::E),
+    rows: Range<usize>,
     out: &mut [S::E],
 ) {
     x.check(frame.inner.pixels());
     assert!(out.len() >= frame.len(), "invariant: a frame of {} elements in {}", frame.len(), out.len());
+    assert!(rows.end <= frame.h(), "invariant: row {} of {}", rows.end, frame.h());
     let (source, target) = (Source::new(x.data), Target::new(out));
     let (pad, row) = (frame.pad, frame.w() * LANES);
     let edge = s.splat(border);
@@ -55,9 +72,12 @@ fn fill<S: Isa, A: Activate<S>>(
             unsafe { target.put(s, from + i * LANES, edge) }
         }
     };
-    blank(0, pad * frame.w());
-    for y in 0..frame.inner.h {
-        let start = (y + pad) * row;
+    for frame_row in rows {
+        let start = frame_row * row;
+        let Some(y) = frame_row.checked_sub(pad).filter(|&y| y < frame.inner.h) else {
+            blank(start, frame.w());
+            continue;
+        };
         blank(start, pad);
         let (from, to) = (y * frame.inner.w * x.stride + x.at, start + pad * LANES);
         for i in 0..frame.inner.w {
@@ -67,7 +87,6 @@ fn fill<S: Isa, A: Activate<S>>(
         }
         blank(to + frame.inner.w * LANES, pad);
     }
-    blank((frame.inner.h + pad) * row, pad * frame.w());
 }
 
 /// Adds the inside of `frame` to the block `out`, or with `store` replaces the block by it.

@@ -28,7 +28,7 @@ mod window;
 
 pub use block::{Block, Frame, Plane};
 pub use conv::{conv, conv_input, conv_weights};
-pub use frame::{add_frame, fill_frame, to_pixels};
+pub use frame::{add_frame, fill_frame, fill_rows, to_pixels};
 pub use gemm::peak_gflops;
 #[cfg(target_arch = "x86_64")]
 pub use isa::{Avx2, Avx512};
@@ -37,7 +37,7 @@ pub use lift::{Activation, Lift};
 pub use norm::{Coefficients, GradientSums, ShiftedSums, add_moments, lower_gradient, norm_gradient};
 pub use pointwise::{POINTWISE_SCRATCH, TransposedWeights, Weights, pointwise, pointwise_input, pointwise_weights};
 pub use pool::{avg_pool, avg_pool_input, global_average, global_average_input, max_pool, max_pool_input};
-pub use sep::{Depthwise, SepGradient, sep, sep_centre, sep_input, sep_moments, sep_scratch, sep_weights};
+pub use sep::{Depthwise, SepGradient, sep, sep_centre, sep_input, sep_moments, sep_scratch, sep_tiles, sep_weights};
 pub use spatial::{depthwise, depthwise_input, depthwise_weights};
 pub use sum::{lift_block, take_block};
 pub use window::Window;

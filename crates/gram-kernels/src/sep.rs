@@ -49,16 +49,13 @@ impl<E> Depthwise<'_, E> {
             "invariant: frame, kernel and weights of a depthwise block fit"
         );
     }
+}
 
-    /// Rows of one tile.
-    fn rows(&self) -> usize {
-        (TILE / self.frame.inner.w.max(1)).max(1)
-    }
-
-    fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<E> {
-        let (h, rows) = (self.frame.inner.h, self.rows());
-        (0..h).step_by(rows).map(move |y| y..(y + rows).min(h))
-    }
+/// The rows of an image in parts of about [`TILE`] pixels: what the functions of this module handle together.
+pub fn sep_tiles(rows: Range<usize>, w: usize) -> impl Iterator<Item = Range<usize>> {
+    let per_tile = (TILE / w.max(1)).max(1);
+    let end = rows.end;
+    rows.step_by(per_tile).map(move |y| y..(y + per_tile).min(end))
 }
 
 /// Calls a function that is generic in the kernel's size.
@@ -134,13 +131,14 @@ pub fn sep_moments<S: Isa>(s: S, dw: Depthwise<'_, S::E>, sums: &mut ShiftedSums
     sums.add(sum, squares);
 }
 
-/// The part that one block has in the output `z` `[pixels][width]`: replaces it, or with `add` is added to it.
+/// The part that one block has in rows `rows` of the output `z` `[pixels][width]`: replaces it, or with `add` is added to it. Of the frame only
+/// the rows that this needs are read: `rows.start..rows.end + kernel - 1`.
 ///
 /// # Panics
-/// If a slice is too short.
+/// If a slice is too short, or there are not so many rows.
 pub fn sep<S: Isa>(
     s: S,
-    dw: Depthwise<'_, S::E>,
+    (dw, rows): (Depthwise<'_, S::E>, Range<usize>),
     lift: &Lift<'_, S::E>,
     weights: Weights<'_, S::E>,
     scratch: &mut [S::E],
@@ -148,7 +146,7 @@ pub fn sep<S: Isa>(
 ) {
     struct Forward<'a, S: Isa>(
         S,
-        Depthwise<'a, S::E>,
+        (Depthwise<'a, S::E>, Range<usize>),
         &'a Lift<'a, S::E>,
         Weights<'a, S::E>,
         &'a mut [S::E],
@@ -160,20 +158,20 @@ pub fn sep<S: Isa>(
         fn call<A: Activate<S>>(self, activation: A) {
             let Self(s, dw, lift, weights, scratch, z) = self;
             let lift = Lifter::new(s, lift, activation);
-            for_kernel!(dw.kernel, forward::<S, A>(s, dw, lift, weights, scratch, z));
+            for_kernel!(dw.0.kernel, forward::<S, A>(s, dw, lift, weights, scratch, z));
         }
     }
     #[inline(always)]
     fn forward<S: Isa, A: Activate<S>, const K: usize>(
         s: S,
-        dw: Depthwise<'_, S::E>,
+        (dw, rows): (Depthwise<'_, S::E>, Range<usize>),
         lift: Lifter<S, A>,
         weights: Weights<'_, S::E>,
         scratch: &mut [S::E],
         (z, add): (&mut [S::E], bool),
     ) {
         let (x, w, w1, width) = (Source::new(dw.x), Source::new(dw.weights), Source::new(weights.data), weights.width);
-        for rows in dw.tiles() {
+        for rows in sep_tiles(rows, dw.frame.inner.w) {
             let (first, n) = (rows.start * dw.frame.inner.w, rows.len() * dw.frame.inner.w);
             let tile = Target::new(&mut *scratch);
             // SAFETY: checked by the caller; a tile has n pixels.
@@ -198,13 +196,14 @@ pub fn sep<S: Isa>(
     dw.check();
     weights.check();
     let pixels = dw.frame.inner.pixels();
+    assert!(rows.end <= dw.frame.inner.h, "invariant: row {} of {}", rows.end, dw.frame.inner.h);
     assert!(
         z.len() >= pixels * weights.width && scratch.len() >= sep_scratch(dw.frame.inner.w),
         "invariant: full length"
     );
     s.run(
         #[inline(always)]
-        || with_activation(s, lift.activation, Forward(s, dw, lift, weights, scratch, (z, add))),
+        || with_activation(s, lift.activation, Forward(s, (dw, rows), lift, weights, scratch, (z, add))),
     );
 }
 
@@ -245,32 +244,40 @@ impl<E: Element> SepGradient<'_, E> {
     }
 }
 
-/// First backward pass: adds the gradient of the block's 1x1 weights to `dw` `[depth][width]` and the sums for the norm's gradient to `sums`.
+/// First backward pass, for rows `rows`: adds the gradient of the block's 1x1 weights to `dw` `[depth][width]` and the sums for the norm's
+/// gradient to `sums`. Of the frame as many rows are read as by [`sep`].
 ///
 /// # Panics
-/// If a slice is too short.
+/// If a slice is too short, or there are not so many rows.
 pub fn sep_weights<S: Isa>(
     s: S,
-    gradient: SepGradient<'_, S::E>,
+    (gradient, rows): (SepGradient<'_, S::E>, Range<usize>),
     depth: usize,
     scratch: &mut [S::E],
     dw: &mut [S::E],
     sums: &mut GradientSums<S::E>,
 ) {
-    struct Backward<'a, S: Isa>(S, SepGradient<'a, S::E>, usize, &'a mut [S::E], &'a mut [S::E], [S::E; LANES]);
+    struct Backward<'a, S: Isa>(
+        S,
+        (SepGradient<'a, S::E>, Range<usize>),
+        usize,
+        &'a mut [S::E],
+        &'a mut [S::E],
+        [S::E; LANES],
+    );
     impl<S: Isa> ForActivation<S> for Backward<'_, S> {
         type Output = [[S::E; LANES]; 2];
         #[inline(always)]
         fn call<A: Activate<S>>(self, activation: A) -> Self::Output {
             let Self(s, gradient, depth, scratch, dw, mean) = self;
-            let lift = Lifter::new(s, &gradient.lift, activation);
-            for_kernel!(gradient.dw.kernel, backward::<S, A>(s, gradient, lift, depth, scratch, dw, &mean))
+            let lift = Lifter::new(s, &gradient.0.lift, activation);
+            for_kernel!(gradient.0.dw.kernel, backward::<S, A>(s, gradient, lift, depth, scratch, dw, &mean))
         }
     }
     #[inline(always)]
     fn backward<S: Isa, A: Activate<S>, const K: usize>(
         s: S,
-        gradient: SepGradient<'_, S::E>,
+        (gradient, rows): (SepGradient<'_, S::E>, Range<usize>),
         lift: Lifter<S, A>,
         depth: usize,
         scratch: &mut [S::E],
@@ -282,7 +289,7 @@ pub fn sep_weights<S: Isa>(
         let (values, gradients) = scratch.split_at_mut(scratch.len() / 2);
         let mean = s.lanes(mean);
         let (mut sum, mut centred) = (s.zero(), s.zero());
-        for rows in block.tiles() {
+        for rows in sep_tiles(rows, block.frame.inner.w) {
             let (first, n) = (rows.start * block.frame.inner.w, rows.len() * block.frame.inner.w);
             // SAFETY: checked by the caller; a tile has n pixels.
             unsafe {
@@ -313,11 +320,12 @@ pub fn sep_weights<S: Isa>(
         [s.array(sum), s.array(centred)]
     }
     gradient.check(scratch);
+    assert!(rows.end <= gradient.dw.frame.inner.h, "invariant: row {} of {}", rows.end, gradient.dw.frame.inner.h);
     Weights { data: &*dw, depth, width: gradient.width }.check();
     let mean = sums.mean;
     let [g, centred] = s.run(
         #[inline(always)]
-        || with_activation(s, gradient.lift.activation, Backward(s, gradient, depth, scratch, dw, mean)),
+        || with_activation(s, gradient.lift.activation, Backward(s, (gradient, rows), depth, scratch, dw, mean)),
     );
     sums.add(g, centred);
 }
@@ -367,7 +375,7 @@ pub fn sep_input<S: Isa>(
         let (x, w) = (Source::new(block.x), Source::new(block.weights));
         let [a, b, c] = [norm.a, norm.b, norm.c].map(|lanes| s.lanes(lanes));
         clear_border(s, frame, g_frame);
-        for rows in block.tiles() {
+        for rows in sep_tiles(0..plane.h, plane.w) {
             let (first, n) = (rows.start * plane.w, rows.len() * plane.w);
             // SAFETY: checked by the caller; a tile has n pixels.
             unsafe {

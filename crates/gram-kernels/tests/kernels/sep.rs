@@ -164,6 +164,11 @@ fn moments<S: Isa>(s: S, case: &Case) -> Checked {
     close_wide::<S::E>("squares", &sums.squares, &squares) // K2
 }
 
+/// Rows of an image in two parts: kernels that take rows must not care how they are dealt out.
+fn parts(h: usize) -> [std::ops::Range<usize>; 2] {
+    [0..h / 3, h / 3..h]
+}
+
 /// K1 `z[p][o] = Σ_k lift(d[p][k]) · w[k][o]`.
 fn forward<S: Isa>(s: S, case: &Case) -> Checked {
     let numbers = case.numbers::<S::E>();
@@ -171,7 +176,10 @@ fn forward<S: Isa>(s: S, case: &Case) -> Checked {
     let mut scratch = stale(sep_scratch(case.frame.inner.w));
     for add in [false, true] {
         let mut z = if add { cast(&case.z) } else { stale(case.z.len()) };
-        sep(s, case.depthwise(&numbers), &numbers.lifting.lift(), weights, &mut scratch, (&mut z, add));
+        for rows in parts(case.frame.inner.h) {
+            let dw = (case.depthwise(&numbers), rows);
+            sep(s, dw, &numbers.lifting.lift(), weights, &mut scratch, (&mut z, add));
+        }
         let mut expected: Vec<Sum> = case.z.iter().map(|&z| Sum::of(if add { z } else { 0.0 })).collect();
         for (p, k) in case.pixels_and_lanes().filter(|&(_, k)| k < case.depth) {
             let value = case.lifting.value(k, case.d(p, k));
@@ -190,7 +198,9 @@ fn weights<S: Isa>(s: S, case: &Case) -> Checked {
     let old = &case.weights[..case.depth * case.width];
     let (mut dw, mut sums) = (cast(old), GradientSums::new(cast_lanes(&case.mean)));
     let mut scratch = stale(sep_scratch(case.frame.inner.w));
-    sep_weights(s, case.gradient(&numbers), case.depth, &mut scratch, &mut dw, &mut sums);
+    for rows in parts(case.frame.inner.h) {
+        sep_weights(s, (case.gradient(&numbers), rows), case.depth, &mut scratch, &mut dw, &mut sums);
+    }
     let mut expected: Vec<Sum> = old.iter().map(|&w| Sum::of(w)).collect();
     let [mut g, mut centred] = [[Sum::default(); LANES]; 2];
     for (p, lane) in case.pixels_and_lanes() {
@@ -313,7 +323,7 @@ impl Network {
         let weights = Weights { data: &parameters.weights, depth: LANES, width: LANES };
         let mut z = stale(self.loss.len());
         let mut scratch = stale(sep_scratch(self.plane.w));
-        sep(S, dw, &lifting.lift(), weights, &mut scratch, (&mut z, false));
+        sep(S, (dw, 0..self.plane.h), &lifting.lift(), weights, &mut scratch, (&mut z, false));
         z.iter().zip(&self.loss).map(|(z, weight)| z * weight).sum()
     }
 
@@ -329,7 +339,7 @@ impl Network {
         let gradient = SepGradient { dw, lift: lifting.lift(), g: &self.loss, width: LANES, weights };
         let mut scratch = stale(sep_scratch(self.plane.w));
         let (mut d_weights, mut sums) = (vec![0.0; LANES * LANES], GradientSums::new(mean));
-        sep_weights(S, gradient, LANES, &mut scratch, &mut d_weights, &mut sums);
+        sep_weights(S, (gradient, 0..self.plane.h), LANES, &mut scratch, &mut d_weights, &mut sums);
 
         // With x̂ = (d − mean) · rate: gd = γ · rate · (m − Σm / n − x̂ · Σ(m · x̂) / n).
         let pixels = self.plane.pixels() as f64;

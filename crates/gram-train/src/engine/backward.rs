@@ -5,7 +5,7 @@
 //! needs. The second *pushes*: with those sums it turns the gradient into that of the raw map, in place, and takes the gradients of the
 //! operator's weights. Nobody adds to gradients in memory, and what readers send back is computed where it is needed, not stored.
 
-use gram_kernels::{self as kernels, Block, Element, Frame, GradientSums, Isa, LANES, SepGradient, TransposedWeights};
+use gram_kernels::{self as kernels, Block, Depthwise, Element, Frame, GradientSums, Isa, LANES, SepGradient, TransposedWeights};
 use rayon::prelude::*;
 
 use super::executor::{Executor, Parts, chunk_sizes, image_of, images_per_chunk};
@@ -314,7 +314,9 @@ impl<S: Isa> Pull<'_, S> {
             }
             Kind::Sep { .. } => {
                 let frame = self.filled(map, slice, x, scratch, filled);
-                let gradient = self.separable((j, q), frame, &scratch.frame, g);
+                let weights = pack.depthwise(j, shape, q);
+                let dw = Depthwise { frame, x: &scratch.frame, kernel: 2 * frame.pad + 1, weights };
+                let gradient = separable_gradient(&self.fixed, (j, q), dw, g);
                 let norm = self.fixed.inner_site(j).coefficients(q);
                 let Some(taps) = taps else { return };
                 kernels::sep_input(
@@ -377,16 +379,6 @@ impl<S: Isa> Pull<'_, S> {
         frame
     }
 
-    fn separable<'x>(
-        &'x self,
-        (j, q): (MapId, usize),
-        frame: Frame,
-        x: &'x [S::E],
-        g: &'x [S::E],
-    ) -> SepGradient<'x, S::E> {
-        separable_gradient(&self.fixed, (j, q), frame, x, g)
-    }
-
     fn term(&self, map: &Map, slice: &Slice, g: &[S::E], dx: &mut [S::E], add: bool) {
         let (stride, pixels) = (map.site.stride(), map.site.pixels);
         if let Some(block) = map.block_of(slice.lanes) {
@@ -408,19 +400,12 @@ impl<S: Isa> Pull<'_, S> {
 fn separable_gradient<'x, S: Isa>(
     fixed: &'x Fixed<'_, S>,
     (j, q): (MapId, usize),
-    frame: Frame,
-    x: &'x [S::E],
+    dw: Depthwise<'x, S::E>,
     g: &'x [S::E],
 ) -> SepGradient<'x, S::E> {
-    let map = &fixed.plan.maps[j];
-    let shape = Shape::of(map);
-    SepGradient {
-        dw: kernels::Depthwise { frame, x, kernel: 2 * frame.pad + 1, weights: fixed.pack.depthwise(j, shape, q) },
-        lift: fixed.inner_site(j).lift(q),
-        g,
-        width: shape.width(),
-        weights: TransposedWeights { data: fixed.pack.transposed(j, shape, q), n_out: shape.n_out() },
-    }
+    let shape = Shape::of(&fixed.plan.maps[j]);
+    let weights = TransposedWeights { data: fixed.pack.transposed(j, shape, q), n_out: shape.n_out() };
+    SepGradient { dw, lift: fixed.inner_site(j).lift(q), g, width: shape.width(), weights }
 }
 
 /// The second pass over one map.
@@ -484,9 +469,11 @@ impl<S: Isa> Push<'_, S> {
                     kernels::depthwise_weights(s, (frame, &scratch.frame), map.window(), g, &mut pushed.taps[q]);
                 }
                 Kind::Sep { .. } => {
-                    let frame = self.fixed.fill(map, slice, x, &mut scratch.frame);
-                    let gradient = separable_gradient(&self.fixed, (self.j, q), frame, &scratch.frame, g);
-                    kernels::sep_weights(s, gradient, depth, &mut scratch.tile, dense, &mut pushed.sums[q]);
+                    for rows in kernels::sep_tiles(0..map.plane.h, map.plane.w) {
+                        let dw = self.fixed.depthwise_rows(self.j, q, x, &rows, &mut scratch.frame);
+                        let gradient = (separable_gradient(&self.fixed, (self.j, q), dw, g), rows);
+                        kernels::sep_weights(s, gradient, depth, &mut scratch.tile, dense, &mut pushed.sums[q]);
+                    }
                 }
                 _ => {}
             }

@@ -93,9 +93,11 @@ impl<'a, S: Isa> Fixed<'a, S> {
                     kernels::depthwise(s, (frame, &scratch.frame), map.window(), weights, to);
                 }
                 Kind::Sep { .. } => {
-                    let dw = self.depthwise(j, q, x, &mut None, &mut scratch.frame);
                     let lift = self.inner_site(j).lift(q);
-                    kernels::sep(s, dw, &lift, dense(), &mut scratch.tile, (out, add));
+                    for rows in kernels::sep_tiles(0..map.plane.h, map.plane.w) {
+                        let dw = (self.depthwise_rows(j, q, x, &rows, &mut scratch.frame), rows);
+                        kernels::sep(s, dw, &lift, dense(), &mut scratch.tile, (out, add));
+                    }
                 }
                 Kind::MaxPool(_) => {
                     let frame = self.fill(map, slice, x, &mut scratch.frame);
@@ -131,6 +133,24 @@ impl<'a, S: Isa> Fixed<'a, S> {
             self.fill(map, slice, x, frame);
             *filled = Some(size.pad);
         }
+        let kernel = 2 * size.pad + 1;
+        Depthwise { frame: size, x: frame, kernel, weights: self.pack.depthwise(j, Shape::of(map), q) }
+    }
+
+    /// As [`depthwise`](Self::depthwise), with as much of the frame as rows `rows` need; those in front of them must have been asked for before.
+    pub(crate) fn depthwise_rows<'x>(
+        &'x self,
+        j: usize,
+        q: usize,
+        x: &[S::E],
+        rows: &std::ops::Range<usize>,
+        frame: &'x mut Vec<S::E>,
+    ) -> Depthwise<'x, S::E> {
+        let (map, slice) = (&self.plan.maps[j], &self.plan.maps[j].slices[q]);
+        let size = self.frame(map, slice);
+        let filled = if rows.start == 0 { 0 } else { rows.start + 2 * size.pad };
+        let source = (self.block(slice, x), &self.sites[slice.map].lift(slice.block));
+        kernels::fill_rows(self.s, source, (size, S::E::default()), filled..rows.end + 2 * size.pad, frame);
         let kernel = 2 * size.pad + 1;
         Depthwise { frame: size, x: frame, kernel, weights: self.pack.depthwise(j, Shape::of(map), q) }
     }
