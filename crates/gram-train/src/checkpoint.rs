@@ -34,7 +34,7 @@ pub(crate) struct Identity {
     /// The configuration's JSON form.
     pub(crate) config: serde_json::Value,
     pub(crate) seed: u64,
-    /// [`NUMERICS`](crate::NUMERICS) of the program that wrote it.
+    /// [`numerics`](crate::numerics) of the program that wrote it.
     pub(crate) numerics: String,
 }
 
@@ -46,7 +46,7 @@ impl Identity {
             (self.data == other.data, "other images"),
             (self.config == other.config, "another configuration"),
             (self.seed == other.seed, "another seed"),
-            (self.numerics == other.numerics, "another version of the program"),
+            (self.numerics == other.numerics, "another version of the program or another instruction set"),
         ];
         parts.into_iter().find(|(same, _)| !same).map(|(_, part)| part)
     }
@@ -332,7 +332,10 @@ mod tests {
         assert!(refused(&model, &identity()).starts_with("is a safetensors file, but"));
         for (identity, part) in [
             (Identity { seed: 1, ..identity() }, "another seed"),
-            (Identity { numerics: "y".into(), ..identity() }, "another version of the program"),
+            (
+                Identity { numerics: "y".into(), ..identity() },
+                "another version of the program or another instruction set",
+            ),
             (Identity { network: "m".into(), ..identity() }, "another network"),
             (Identity { data: "e".into(), ..identity() }, "other images"),
             (Identity { config: serde_json::json!({"epochs": 3}), ..identity() }, "another configuration"),

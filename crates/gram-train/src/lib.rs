@@ -28,8 +28,9 @@ mod trace;
 mod train;
 mod trainer;
 
-/// Names what may change the last bits of a training besides its inputs; raised with every change of the code that does.
-pub const NUMERICS: &str = "gram-train 1, cpu, f32";
+/// Names what may change the last bits of a training besides its inputs and the machine; raised with every change of the code that does.
+/// See [`numerics`].
+pub const NUMERICS: &str = "gram-train 2, cpu, f32";
 
 pub use checkpoint::{CheckpointError, CheckpointProblem};
 pub use config::{ConfigError, Optimizer, TrainConfig};
@@ -40,4 +41,4 @@ pub use evaluate::{Evaluation, evaluate, predict};
 pub use model::{BATCH_NORM_MOMENTUM, Gradients, Mode, Model};
 pub use schedule::learning_rate;
 pub use train::{Control, EpochReport, Outcome, TrainData, TrainOptions, Trained, train};
-pub use trainer::{StepReport, Trainer};
+pub use trainer::{StepReport, Trainer, numerics};

@@ -299,7 +299,8 @@ fn numbers(tensor: &Tensor) -> candle_core::Result<Vec<f64>> {
     tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1()
 }
 
-fn initial_values(network: &Network, spec: &TensorSpec, seed: u64, stream: u64) -> Vec<f64> {
+/// The elements that tensor `spec` starts with, drawn from stream `stream` of `seed`; see [`Model::new`].
+pub(crate) fn initial_values(network: &Network, spec: &TensorSpec, seed: u64, stream: u64) -> Vec<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream);
     let mut uniform = |bound: f64| (0..spec.elements()).map(|_| rng.random_range(-bound..=bound)).collect();

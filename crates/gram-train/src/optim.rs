@@ -70,11 +70,6 @@ impl OptimizerState {
             }
         }
     }
-
-    /// Whether all memories are; a checkpoint holds finite numbers only.
-    pub(crate) fn is_finite(&self) -> bool {
-        all_finite(&self.first) && all_finite(&self.second)
-    }
 }
 
 /// Whether no element is infinite or no number.

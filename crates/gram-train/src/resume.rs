@@ -1,14 +1,15 @@
 //! The state of a training as a checkpoint, and back.
 
+use std::ops::Range;
 use std::path::Path;
 
 use gram_data::ImageSet;
 use gram_ir::{Network, TensorSpec};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointProblem, Identity};
+use crate::engine::Layout;
 use crate::train::Run;
-use crate::trainer::Placed;
-use crate::{NUMERICS, TrainConfig, TrainData, TrainError};
+use crate::{TrainConfig, TrainData, TrainError, numerics};
 
 /// Where a training keeps its checkpoints.
 pub(crate) struct Checkpoints<'p> {
@@ -37,10 +38,9 @@ impl Checkpoints<'_> {
             history: run.history.clone(),
             tensors: Default::default(),
         };
-        let averages = trainer.ema.as_ref().map_or(&[][..], |ema| &ema.values);
-        let buffers = [trainer.values(), averages, &trainer.optimizer.first, &trainer.optimizer.second];
-        for (part, buffer) in PARTS.iter().zip(buffers) {
-            for Placed { spec, range, .. } in part.tensors(trainer.tensors(), buffer) {
+        let layout = trainer.layout();
+        for (part, buffer) in PARTS.iter().zip(trainer.state()) {
+            for (spec, range) in part.tensors(layout, buffer.is_empty()) {
                 let entry = (spec.shape.clone(), buffer[range.clone()].to_vec());
                 checkpoint.tensors.insert(part.name(spec), entry);
             }
@@ -58,7 +58,7 @@ struct Part {
     only_trained: bool,
 }
 
-/// Weights, their moving average, and the optimiser's memories; all but the weights can be empty.
+/// In the order of [`Trainer::state`](crate::Trainer::state).
 const PARTS: [Part; 4] = [
     Part { prefix: "", only_trained: false },
     Part { prefix: "ema/", only_trained: false },
@@ -71,10 +71,11 @@ impl Part {
         format!("{}{}", self.prefix, spec.name)
     }
 
-    /// The tensors that `buffer` has elements of.
-    fn tensors<'t>(self, tensors: &'t [Placed], buffer: &[f32]) -> impl Iterator<Item = &'t Placed> + use<'t> {
-        let all = if buffer.is_empty() { &[] } else { tensors };
-        all.iter().filter(move |placed| placed.trained || !self.only_trained)
+    /// The tensors that a buffer holds, and where; none if it is empty.
+    fn tensors(self, layout: &Layout, empty: bool) -> impl Iterator<Item = (&TensorSpec, &Range<usize>)> {
+        let tensors = layout.specs.iter().zip(&layout.ranges).zip(&layout.trained);
+        let held = tensors.filter(move |&(_, &trained)| !empty && (trained || !self.only_trained));
+        held.map(|(tensor, _)| tensor)
     }
 }
 
@@ -84,15 +85,14 @@ fn restore(run: &mut Run<'_>, mut checkpoint: Checkpoint, path: &Path) -> Result
     if !counted || checkpoint.epoch > run.config.epochs {
         return Err(at(CheckpointProblem::Damaged("its epochs do not count up".into())).into());
     }
-    let (tensors, values, optimizer, ema) = run.trainer.state_mut();
-    optimizer.n_steps = checkpoint.n_steps;
-    if let Some(ema) = ema {
+    let trainer = &mut run.trainer;
+    trainer.optimizer.n_steps = checkpoint.n_steps;
+    if let Some(ema) = &mut trainer.ema {
         ema.n_updates = checkpoint.n_updates;
     }
-    let averages = ema.as_mut().map_or(&mut [][..], |ema| &mut ema.values);
-    let buffers = [values, averages, &mut optimizer.first, &mut optimizer.second];
-    for (part, buffer) in PARTS.iter().zip(buffers) {
-        for Placed { spec, range, .. } in part.tensors(tensors, buffer) {
+    let layout = trainer.layout().clone();
+    for (part, buffer) in PARTS.iter().zip(trainer.state_mut()) {
+        for (spec, range) in part.tensors(&layout, buffer.is_empty()) {
             let data = checkpoint.take(&part.name(spec), &spec.shape).map_err(at)?;
             buffer[range.clone()].copy_from_slice(&data);
         }
@@ -104,7 +104,7 @@ fn restore(run: &mut Run<'_>, mut checkpoint: Checkpoint, path: &Path) -> Result
 fn identity(network: &Network, data: &TrainData<'_>, config: &TrainConfig, seed: u64) -> Result<Identity, TrainError> {
     let config = serde_json::to_value(config).map_err(|error| candle_core::Error::msg(error.to_string()))?;
     let network = blake3::hash(network.to_json("network").as_bytes()).to_string();
-    Ok(Identity { network, data: data_digest(data), config, seed, numerics: NUMERICS.into() })
+    Ok(Identity { network, data: data_digest(data), config, seed, numerics: numerics() })
 }
 
 /// blake3 of everything that [`TrainData`] holds.

@@ -1,19 +1,16 @@
 //! One network in training: a step at a time.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::DType;
-use gram_ir::{Network, TensorRole, TensorSpec, Weights};
+use gram_ir::{Network, TensorRole, Weights};
+use gram_kernels::IsaKind;
 use rayon::ThreadPool;
 
-use crate::edit::edit;
-use crate::evaluate::images;
-use crate::ops::values;
+use crate::engine::{Engine, Layout};
+use crate::model::initial_values;
 use crate::optim::{Ema, OptimizerState, Segment, all_finite, clip};
-use crate::program::{Action, Program};
 use crate::seeds::{Purpose, derived_seed};
-use crate::{ConfigError, Model, TrainConfig, TrainError};
+use crate::{ConfigError, NUMERICS, TrainConfig, TrainError};
 
 /// What one step says about its batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,11 +46,7 @@ pub struct StepReport {
 /// ```
 #[derive(Debug)]
 pub struct Trainer {
-    model: Model,
-    network: Network,
-    tensors: Vec<Placed>,
-    values: Vec<f32>,
-    gradient: Vec<f32>,
+    engine: Engine,
     pub(crate) optimizer: OptimizerState,
     pub(crate) ema: Option<Ema>,
     clip_norm: Option<f64>,
@@ -62,17 +55,8 @@ pub struct Trainer {
     pool: Arc<ThreadPool>,
 }
 
-/// A tensor and where it stands in the flat buffers.
-#[derive(Clone, Debug)]
-pub(crate) struct Placed {
-    pub(crate) spec: TensorSpec,
-    pub(crate) range: Range<usize>,
-    /// Whether the optimiser changes it: it is no running statistic, and the output depends on it.
-    pub(crate) trained: bool,
-}
-
 impl Trainer {
-    /// `network` with random weights, as [`Model::new`] draws them from a stream of its own of `seed`.
+    /// `network` with random weights, as [`Model::new`](crate::Model::new) draws them from a stream of its own of `seed`.
     ///
     /// Of `config`, everything but the epochs, the batch size, the learning rate and the augmentation is used. Steps run on `n_threads`
     /// threads of their own; none: as many as the present rayon pool has. No step may have more than `max_batch` images.
@@ -94,23 +78,19 @@ impl Trainer {
         }
         let n_threads = n_threads.unwrap_or_else(rayon::current_num_threads);
         let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(n_threads).build()?);
-        let model = Model::new(network, derived_seed(seed, Purpose::Weights), DType::F32)?;
-        let tensors = place(&model, network);
-        let mut start = Vec::new();
-        for var in model.vars() {
-            start.extend_from_slice(&values::<f32>(var)?);
+        let mut engine = Engine::new(network, None, false);
+        let seed = derived_seed(seed, Purpose::Weights);
+        let Layout { specs, ranges, .. } = engine.layout().clone();
+        for (i, (spec, range)) in specs.iter().zip(ranges).enumerate() {
+            let values = initial_values(network, spec, seed, i as u64);
+            engine.values_mut()[range].iter_mut().zip(values).for_each(|(to, x)| *to = x as f32);
         }
-        let segment =
-            |placed: &Placed| Segment { range: placed.range.clone(), decay: placed.spec.role == TensorRole::Weight };
-        let segments = tensors.iter().filter(|placed| placed.trained).map(segment).collect();
+        let segments = segments(engine.layout());
+        let start = engine.values();
         Ok(Self {
             optimizer: OptimizerState::new(config.optimizer, config.weight_decay, segments, start.len()),
-            ema: config.ema_decay.map(|decay| Ema::new(decay, &start)),
-            gradient: vec![0.0; start.len()],
-            values: start,
-            tensors,
-            model,
-            network: network.clone(),
+            ema: config.ema_decay.map(|decay| Ema::new(decay, start)),
+            engine,
             clip_norm: config.clip_norm,
             label_smoothing: config.label_smoothing,
             max_batch,
@@ -127,16 +107,21 @@ impl Trainer {
     /// # Errors
     /// [`TrainError`] if pixels or labels do not fit the network.
     pub fn step(&mut self, pixels: &[f32], labels: &[u32], lr: f64) -> Result<StepReport, TrainError> {
-        let pool = Arc::clone(&self.pool);
-        pool.install(|| {
-            let report = self.differentiate(pixels, labels)?;
+        if labels.len() > self.max_batch {
+            let expected = "at most max_batch";
+            return Err(ConfigError { field: "labels", value: labels.len().to_string(), expected }.into());
+        }
+        let Self { engine, optimizer, ema, clip_norm, label_smoothing, .. } = self;
+        self.pool.install(|| {
+            let report = engine.step(pixels, labels, *label_smoothing)?;
             if report.loss.is_finite() {
-                if let Some(max_norm) = self.clip_norm {
-                    clip(&mut self.gradient, self.optimizer.segments(), max_norm);
+                let (values, gradient) = engine.parts();
+                if let Some(max_norm) = *clip_norm {
+                    clip(gradient, optimizer.segments(), max_norm);
                 }
-                self.optimizer.step(&mut self.values, &self.gradient, lr);
-                if let Some(ema) = &mut self.ema {
-                    ema.update(&self.values);
+                optimizer.step(values, gradient, lr);
+                if let Some(ema) = ema {
+                    ema.update(values);
                 }
             }
             Ok(report)
@@ -145,15 +130,8 @@ impl Trainer {
 
     /// The present weights; the moving average if there is one.
     pub fn weights(&self) -> Weights {
-        let values = self.ema.as_ref().map_or(&self.values, |ema| &ema.values);
-        let mut weights = Weights::new();
-        for Placed { spec, range, .. } in &self.tensors {
-            let data = values[range.clone()].iter().map(|&x| f64::from(x)).collect();
-            let tensor =
-                gram_ir::Tensor::new(spec.shape.clone(), data).expect("invariant: a tensor's range is its size");
-            weights.insert(spec.name.clone(), tensor);
-        }
-        weights
+        let values = self.ema.as_ref().map_or(self.engine.values(), |ema| &ema.values);
+        self.engine.layout().weights(values).expect("invariant: a tensor's range is its size")
     }
 
     /// The worker threads.
@@ -162,80 +140,40 @@ impl Trainer {
     }
 
     /// Where the tensors stand in the flat buffers.
-    pub(crate) fn tensors(&self) -> &[Placed] {
-        &self.tensors
+    pub(crate) fn layout(&self) -> &Layout {
+        self.engine.layout()
     }
 
-    /// All tensors, flat.
-    pub(crate) fn values(&self) -> &[f32] {
-        &self.values
+    /// All that changes in training, by the layout: tensors, moving average and the optimiser's memories. Empty where there is none.
+    pub(crate) fn state(&self) -> [&[f32]; 4] {
+        let averages = self.ema.as_ref().map_or(&[][..], |ema| &ema.values);
+        [self.engine.values(), averages, &self.optimizer.first, &self.optimizer.second]
     }
 
-    /// The buffer of all tensors and what else a checkpoint holds.
-    pub(crate) fn state_mut(&mut self) -> (&[Placed], &mut [f32], &mut OptimizerState, &mut Option<Ema>) {
-        (&self.tensors, &mut self.values, &mut self.optimizer, &mut self.ema)
+    /// The same, to be changed.
+    pub(crate) fn state_mut(&mut self) -> [&mut [f32]; 4] {
+        let averages = self.ema.as_mut().map_or(&mut [][..], |ema| &mut ema.values);
+        [self.engine.values_mut(), averages, &mut self.optimizer.first, &mut self.optimizer.second]
     }
 
-    /// Whether all tensors and all that a checkpoint holds of them are; a step can break them though its loss was finite.
+    /// Whether all of the state is; a step can break it though its loss was finite.
     pub(crate) fn is_finite(&self) -> bool {
-        let averages = self.ema.as_ref().is_none_or(|ema| all_finite(&ema.values));
-        averages && all_finite(&self.values) && self.optimizer.is_finite()
-    }
-
-    /// Forward and backward: fills the gradient, updates running statistics.
-    fn differentiate(&mut self, pixels: &[f32], labels: &[u32]) -> Result<StepReport, TrainError> {
-        if labels.len() > self.max_batch {
-            let expected = "at most max_batch";
-            return Err(ConfigError { field: "labels", value: labels.len().to_string(), expected }.into());
-        }
-        for (Placed { range, .. }, var) in self.tensors.iter().zip(self.model.vars()) {
-            edit(var, |elements| elements.copy_from_slice(&self.values[range.clone()]))?;
-        }
-        let images = images(pixels.to_vec(), self.network.input_shape())?;
-        let gradients = self.model.gradients(&images, labels, self.label_smoothing)?;
-        for (placed, gradient) in self.tensors.iter().zip(&gradients.by_tensor) {
-            if let Some(gradient) = gradient {
-                self.gradient[placed.range.clone()].copy_from_slice(&values::<f32>(gradient)?);
-            }
-        }
-        for (Placed { spec, range, .. }, var) in self.tensors.iter().zip(self.model.vars()) {
-            if !spec.role.is_trainable() {
-                self.values[range.clone()].copy_from_slice(&values::<f32>(var)?);
-            }
-        }
-        Ok(StepReport { loss: gradients.loss, logits: values::<f32>(&gradients.logits)?.to_vec() })
+        self.state().into_iter().all(all_finite)
     }
 }
 
-/// The tensors of a model one behind the other.
-fn place(model: &Model, network: &Network) -> Vec<Placed> {
-    let reached = reached(&Program::compile(network), model.specs().len());
-    let mut end = 0;
-    let placed = |(spec, trained): (&TensorSpec, bool)| {
-        let start = end;
-        end += spec.elements();
-        Placed { spec: spec.clone(), range: start..end, trained }
-    };
-    model.specs().iter().zip(reached).map(placed).collect()
+/// Names what may change the last bits of a training besides its inputs: [`NUMERICS`] and the instruction set that trainings run on.
+///
+/// Trainings with the same numerics, inputs and seed give the same bits.
+pub fn numerics() -> String {
+    format!("{NUMERICS}, {}", IsaKind::best().name())
 }
 
-/// Tensors that a gradient reaches.
-fn reached(program: &Program, n_tensors: usize) -> Vec<bool> {
-    let mut slots = vec![false; program.n_slots];
-    let mut tensors = vec![false; n_tensors];
-    slots[program.output] = true;
-    for step in program.steps.iter().rev().filter(|step| program.trainable[step.output]) {
-        if !slots[step.output] {
-            continue;
-        }
-        step.inputs.iter().for_each(|&input| slots[input] = true);
-        match step.action {
-            Action::Conv { weight, bias, .. } => [weight].into_iter().chain(bias).for_each(|i| tensors[i] = true),
-            Action::Norm { norm, .. } => [norm.scale, norm.shift].into_iter().for_each(|i| tensors[i] = true),
-            _ => {}
-        }
-    }
-    tensors
+/// The tensors that are trained.
+fn segments(layout: &Layout) -> Vec<Segment> {
+    let tensors = layout.specs.iter().zip(&layout.ranges).zip(&layout.trained);
+    let trained = tensors.filter(|&(_, &trained)| trained);
+    trained.map(|((spec, range), _)| Segment { range: range.clone(), decay: spec.role == TensorRole::Weight }).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
+use candle_core::DType;
 use gram_ir::{Activation, Conv2d, NodeId, Op, Shape};
 
 use super::*;
-use crate::Optimizer;
+use crate::{Model, Optimizer};
 
 /// A convolution with norm and activation, a linear layer; one convolution that nobody reads, one that only zeros read.
 fn network() -> Network {
@@ -61,10 +62,10 @@ fn a_short_clip_norm_makes_short_steps() {
     };
     let distance = |clip_norm| {
         let mut trainer = trainer(&config(clip_norm));
-        let before = trainer.values().to_vec();
+        let before = trainer.state()[0].to_vec();
         let report = trainer.step(&pixels(4), &[0, 1, 1, 0], 1.0).unwrap();
-        let trained = trainer.tensors().iter().filter(|placed| placed.trained).flat_map(|placed| placed.range.clone());
-        let squares = trained.map(|i| f64::from(trainer.values()[i] - before[i]).powi(2));
+        let trained = trainer.optimizer.segments().iter().flat_map(|segment| segment.range.clone());
+        let squares = trained.map(|i| f64::from(trainer.state()[0][i] - before[i]).powi(2));
         (report, squares.sum::<f64>().sqrt())
     };
     let (free, long) = distance(None);
