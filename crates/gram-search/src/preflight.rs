@@ -4,7 +4,7 @@ mod extremes;
 mod prices;
 mod size;
 
-use gram_ir::{Cell, Cost, Limits, LowerError, Macs, Params, Shape, Space};
+use gram_ir::{Cell, Cost, Limits, LowerError, Macs, Network, Params, Shape, Space};
 use gram_meta::{MetaConfig, MetaGraph, MetaGraphError, SampleError};
 use serde::Serialize;
 
@@ -110,6 +110,17 @@ pub fn preflight(
         limits: *limits,
         feasibility,
     })
+}
+
+/// The child with the fewest MACs, lowered; `seed` deals the operators, as it does in a study. What even this child cannot do, hardly any can.
+///
+/// # Errors
+/// [`PreflightError`] if the space is not usable or its network cannot be built for this input.
+pub fn cheapest_child(space: &Space, input: Shape, num_classes: usize, seed: u64) -> Result<Network, PreflightError> {
+    let meta = MetaGraph::new(space, MetaConfig::default(), seed)?;
+    let mut prices = Prices::new(space, input, num_classes)?;
+    let cells = smallest(&meta, &mut prices, Objective::MACS).ok_or(PreflightError::TooLarge)?;
+    Ok(space.assemble(input, num_classes, &cells).lower()?)
 }
 
 /// The cheapest children of a meta-graph's space, and what they say about the limits.
