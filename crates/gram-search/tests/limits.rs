@@ -88,7 +88,7 @@ fn least_costs_are_those_of_brute_force() {
         let params = |cost: &Cost| cost.params.0;
         assert_eq!(Some(found.macs.min), costs.iter().map(macs).min(), "{space:?}");
         assert_eq!(Some(found.params.min), costs.iter().map(params).min(), "{space:?}");
-        assert_eq!(cheapest_child(space, INPUT, 10, SEED).unwrap().macs().0, found.macs.min);
+        assert_eq!(cheapest_child(space, INPUT, 10, SEED).unwrap().cost().macs.0, found.macs.min);
         let (most_macs, most_params) = (costs.iter().map(macs).max().unwrap(), costs.iter().map(params).max().unwrap());
         assert!(found.macs.max >= most_macs && found.params.max >= most_params, "{found:?} {most_macs} {most_params}");
         n_exact_most += usize::from(found.macs.max == most_macs);
