@@ -28,6 +28,12 @@ impl Window {
         self.kernel.saturating_mul(self.kernel)
     }
 
+    /// The same window, but of what is known when the code is compiled; as it is where `K` is 0.
+    #[inline(always)]
+    pub(crate) const fn known<const K: usize, const STRIDE: usize>(self) -> Self {
+        if K == 0 { self } else { Self { kernel: K, stride: STRIDE, dilation: 1 } }
+    }
+
     fn positions(self, pixels: usize) -> usize {
         assert!(self.kernel > 0 && self.stride > 0 && self.dilation > 0, "invariant: no field of {self:?} is zero");
         let reach = (self.kernel - 1).saturating_mul(self.dilation).saturating_add(1);

@@ -84,6 +84,13 @@ pub(crate) fn arb_window() -> impl Strategy<Value = (Frame, Window)> {
         .prop_filter("too small", fits)
 }
 
+/// Whether an element of a frame belongs to the image.
+pub(crate) fn is_inside(frame: Frame, element: usize) -> bool {
+    let Frame { inner, pad } = frame;
+    let (y, x) = (element / LANES / frame.w(), element / LANES % frame.w());
+    (pad..pad + inner.h).contains(&y) && (pad..pad + inner.w).contains(&x)
+}
+
 /// Channels of an image, padding included, and the first one of a block.
 pub(crate) fn arb_place() -> impl Strategy<Value = (usize, usize)> {
     (1..=4usize).prop_flat_map(|blocks| (Just(blocks * LANES), (0..blocks).prop_map(|block| block * LANES)))

@@ -9,7 +9,7 @@ use gram_kernels::{
 use proptest::prelude::*;
 
 use crate::check::{Checked, Sum, close, config, on_every_isa};
-use crate::draw::{Draw, Image, Lifting, arb_activation, arb_place, arb_window, cast, cast_lanes, stale};
+use crate::draw::{Draw, Image, Lifting, arb_activation, arb_place, arb_window, cast, cast_lanes, is_inside, stale};
 
 struct Case {
     frame: Frame,
@@ -49,14 +49,8 @@ fn arb_case() -> impl Strategy<Value = Case> {
 
 impl Case {
     fn with_border(&self, border: f64) -> Vec<f64> {
-        let at = |i: usize| if self.is_inside(i) { self.x[i] } else { border };
+        let at = |i: usize| if is_inside(self.frame, i) { self.x[i] } else { border };
         (0..self.x.len()).map(at).collect()
-    }
-
-    fn is_inside(&self, element: usize) -> bool {
-        let Frame { inner, pad } = self.frame;
-        let (y, x) = (element / LANES / self.frame.w(), element / LANES % self.frame.w());
-        (pad..pad + inner.h).contains(&y) && (pad..pad + inner.w).contains(&x)
     }
 
     /// For each output pixel the elements under its window where lane 0 is, row by row.
@@ -107,7 +101,7 @@ fn maxima<S: Isa>(s: S, case: &Case) -> Checked {
 fn means<S: Isa>(s: S, case: &Case) -> Checked {
     let x = case.with_border(0.0);
     let (frame, mut out) = (cast::<S::E>(&x), cast(&case.out.data));
-    let count = |window: &[usize]| window.iter().filter(|&&at| case.is_inside(at)).count().max(1) as f64;
+    let count = |window: &[usize]| window.iter().filter(|&&at| is_inside(case.frame, at)).count().max(1) as f64;
     avg_pool(s, (case.frame, &frame), case.window, (&mut out, case.out.stride, case.out.at));
     let mean = |window: &[usize], lane| window.iter().map(|at| x[at + lane]).sum::<f64>() / count(window);
     close("avg_pool", &out, &case.written(mean))?; // K1, A3
@@ -116,11 +110,11 @@ fn means<S: Isa>(s: S, case: &Case) -> Checked {
     avg_pool_input(s, case.frame, case.window, case.g.block(&g), &mut dx);
     let mut expected: Vec<Sum> = case.dx.iter().map(|&x| Sum::of(x)).collect();
     for (p, window) in case.windows() {
-        for at in window.iter().filter(|&&at| case.is_inside(at)) {
+        for at in window.iter().filter(|&&at| is_inside(case.frame, at)) {
             (0..LANES).for_each(|lane| expected[at + lane].add(case.g.get(p, lane) / count(&window)));
         }
     }
-    let inside = |i: &usize| case.is_inside(*i); // the border means nothing
+    let inside = |i: &usize| is_inside(case.frame, *i); // the border means nothing
     let (dx, expected): (Vec<_>, Vec<_>) = (0..dx.len()).filter(inside).map(|i| (dx[i], expected[i])).unzip();
     close("avg_pool_input", &dx, &expected) // K2
 }
