@@ -13,6 +13,7 @@
 mod block;
 mod conv;
 mod depthwise;
+mod dispatch;
 mod frame;
 mod gemm;
 mod isa;
@@ -28,6 +29,7 @@ mod window;
 
 pub use block::{Block, Frame, Plane};
 pub use conv::{conv, conv_input, conv_weights};
+pub use dispatch::{Kernels, exact_kernels};
 pub use frame::{add_frame, fill_frame, fill_rows, to_pixels};
 pub use gemm::peak_gflops;
 #[cfg(target_arch = "x86_64")]

@@ -1,42 +1,55 @@
-//! One training step (forward, backward, SGD) of a small SwiftNet cell at batch 64: our operators against stock candle-nn.
+//! Training steps (forward, backward, SGD) at batch 64: our engine, the same wrapped as one operation of candle (with candle's loss, tape and
+//! SGD around it, and the gradient of the images, which it always gives), the slow operators on candle tensors, and stock candle-nn.
 //!
-//! Both benchmarks run the two alternately and count only their own time, so that whatever else the machine does hits both:
-//! the ratio of the two figures is what may be quoted.
+//! On a small SwiftNet with criterion: each bench runs all four in turns and counts only one, so that whatever else the machine does hits
+//! all; what may be quoted are ratios. On the complete net of eight separable nodes a stage, where candle-nn takes seconds a step, by hand: a
+//! round of all, which is dropped, and three that count. Candle's figures there depend on the allocator much; with
+//! `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=9999999999 MALLOC_TOP_PAD_=268435456` glibc's keeps its memory.
+#![allow(clippy::print_stdout, reason = "a bench tells its figures")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::{Conv2dConfig, Module, ModuleT, Optimizer, SGD, VarBuilder, VarMap};
-use criterion::{Criterion, criterion_group, criterion_main};
+use candle_nn::{Conv2dConfig, Module, ModuleT, Optimizer as _, SGD, VarBuilder, VarMap};
+use criterion::Criterion;
 use gram_ir::{
     Activation, Architecture, Cell, CellNodeId, CellOp, CellOutput, Downsample, Head, Network, Node, Op, Shape, Stage,
     StemLayer,
 };
-use gram_train::Model;
+use gram_train::{Model, NetworkOp, Optimizer, TrainConfig, Trainer};
 
 const BATCH: usize = 64;
 const CLASSES: usize = 10;
 const LEARNING_RATE: f64 = 1e-3;
+/// What candle-nn's rayon pool and ours use alike.
+const THREADS: usize = 2;
+const COMPLETE: &str = "train/step/complete-sep";
+/// Rounds on the complete net; the first is dropped.
+const ROUNDS: usize = 4;
 
-/// 3x16x16, a complete cell of four separable convolutions at 16x16 and at 8x8.
-fn network() -> Network {
+/// `3 x side x side`, a stem of 16 channels, then a complete cell of separable convolutions for each of the `stages`' channels.
+fn network(side: usize, n_nodes: u16, stages: &[usize]) -> Network {
     let mut cell = Cell::new();
-    for n in 1..=4 {
+    for n in 1..=n_nodes {
         cell.add_node(CellNodeId(n), CellOp::Sep3x3).expect("a fresh node");
-        for from in 0..n {
+        // Only the first node reads the cell's input.
+        for from in (n > 1).into()..n {
             cell.add_edge(CellNodeId(from), CellNodeId(n)).expect("an edge upwards");
         }
     }
     let output = CellOutput { project: None, residual: false, linear_leaves: false, activation: false };
-    let stage = |downsample| Stage { cell: cell.clone(), repeats: 1, node_channels: 16, downsample, output };
+    let stage = |(i, &node_channels): (usize, &usize)| {
+        let downsample = if i == 0 { Downsample::None } else { Downsample::Maxpool2 };
+        Stage { cell: cell.clone(), repeats: 1, node_channels, downsample, output }
+    };
     let architecture = Architecture {
         name: "bench".into(),
-        input: Shape::chw(3, 16, 16),
+        input: Shape::chw(3, side, side),
         num_classes: CLASSES,
         activation: Activation::Relu,
         stem: vec![StemLayer::Conv { channels: 16, kernel: 3, stride: 1 }],
-        stages: vec![stage(Downsample::None), stage(Downsample::Maxpool2)],
+        stages: stages.iter().enumerate().map(stage).collect(),
         head: Head::default(),
     };
     architecture.lower().expect("the architecture fits its input")
@@ -110,39 +123,81 @@ fn stock_layer(node: &Node, vars: &VarBuilder<'_>) -> Result<Layer> {
     })
 }
 
+/// Who takes steps, in the order of a round.
+#[derive(Clone, Copy)]
+enum Who {
+    Engine,
+    WrappedEngine,
+    SlowOperators,
+    Stock,
+}
+
+impl Who {
+    const ALL: [Self; 4] = [Self::Engine, Self::WrappedEngine, Self::SlowOperators, Self::Stock];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::WrappedEngine => "engine_as_candle_op",
+            Self::SlowOperators => "slow_operators",
+            Self::Stock => "stock_candle_nn",
+        }
+    }
+}
+
 struct Contenders {
-    own: Model,
+    engine: Trainer,
+    wrapped: NetworkOp,
+    wrapped_sgd: SGD,
+    slow: Model,
     stock: Stock,
     stock_sgd: SGD,
+    pixels: Vec<f32>,
     images: Tensor,
     labels: Vec<u32>,
 }
 
 impl Contenders {
-    fn new() -> Self {
-        let network = network();
-        let own = Model::new(&network, 1, DType::F32).expect("f32 is supported");
+    fn new(network: &Network) -> Self {
+        let config = TrainConfig {
+            optimizer: Optimizer::Sgd { momentum: 0.0, nesterov: false },
+            weight_decay: 0.0,
+            label_smoothing: 0.0,
+            ..TrainConfig::default()
+        };
         let map = VarMap::new();
         let vars = VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu);
-        let stock = Stock::new(&network, &vars).expect("every operator has a stock layer");
-        let images = gram_ir::Tensor::arbitrary(&[BATCH, 3, 16, 16], 1).to_f32();
+        let stock = Stock::new(network, &vars).expect("every operator has a stock layer");
+        let wrapped = NetworkOp::new(network, 1).expect("the network can be wrapped");
+        let Shape { c, h, w } = network.input_shape();
+        let pixels = gram_ir::Tensor::arbitrary(&[BATCH, c, h, w], 1).to_f32();
         Self {
-            own,
+            engine: Trainer::new(network, &config, 1, Some(THREADS), BATCH).expect("the network can be trained"),
+            wrapped_sgd: SGD::new(wrapped.vars().to_vec(), LEARNING_RATE).expect("variables"),
+            wrapped,
+            slow: Model::new(network, 1, DType::F32).expect("f32 is supported"),
             stock,
             stock_sgd: SGD::new(map.all_vars(), LEARNING_RATE).expect("variables"),
-            images: Tensor::from_vec(images, (BATCH, 3, 16, 16), &Device::Cpu).expect("one batch"),
+            images: Tensor::from_slice(&pixels, (BATCH, c, h, w), &Device::Cpu).expect("one batch"),
+            pixels,
             labels: (0..BATCH as u32).map(|i| i % CLASSES as u32).collect(),
         }
     }
 
-    fn own_step(&mut self) -> Result<()> {
-        let gradients = self.own.gradients(&self.images, &self.labels, 0.0).map_err(candle_core::Error::wrap)?;
-        for (var, gradient) in self.own.vars().iter().zip(&gradients.by_tensor) {
+    fn slow_step(&mut self) -> Result<()> {
+        let gradients = self.slow.gradients(&self.images, &self.labels, 0.0).map_err(candle_core::Error::wrap)?;
+        for (var, gradient) in self.slow.vars().iter().zip(&gradients.by_tensor) {
             if let Some(gradient) = gradient {
                 var.set(&var.sub(&gradient.affine(LEARNING_RATE, 0.0)?)?)?;
             }
         }
         Ok(())
+    }
+
+    fn wrapped_step(&mut self) -> Result<()> {
+        let logits = self.wrapped.forward(&self.images)?.flatten_from(1)?;
+        let labels = Tensor::from_slice(&self.labels, BATCH, &Device::Cpu)?;
+        self.wrapped_sgd.backward_step(&candle_nn::loss::cross_entropy(&logits, &labels)?)
     }
 
     fn stock_step(&mut self) -> Result<()> {
@@ -151,29 +206,64 @@ impl Contenders {
         self.stock_sgd.backward_step(&candle_nn::loss::cross_entropy(&logits, &labels)?)
     }
 
-    /// Time of `n` steps of each, taken alternately.
-    fn alternate(&mut self, n: u64) -> (Duration, Duration) {
-        let (mut own, mut stock) = (Duration::ZERO, Duration::ZERO);
-        for _ in 0..n {
-            let start = Instant::now();
-            black_box(self.own_step()).expect("a step");
-            own += start.elapsed();
-            let start = Instant::now();
-            black_box(self.stock_step()).expect("a step");
-            stock += start.elapsed();
+    /// Time of one step.
+    fn step(&mut self, who: Who) -> Duration {
+        let start = Instant::now();
+        match who {
+            Who::Engine => {
+                black_box(self.engine.step(&self.pixels, &self.labels, LEARNING_RATE)).expect("a step");
+            }
+            Who::WrappedEngine => black_box(self.wrapped_step()).expect("a step"),
+            Who::SlowOperators => black_box(self.slow_step()).expect("a step"),
+            Who::Stock => black_box(self.stock_step()).expect("a step"),
         }
-        (own, stock)
+        start.elapsed()
+    }
+
+    /// Time of one step of each.
+    fn round(&mut self) -> [Duration; Who::ALL.len()] {
+        Who::ALL.map(|who| self.step(who))
     }
 }
 
-fn step(c: &mut Criterion) {
-    let mut contenders = Contenders::new();
+fn small(c: &mut Criterion) {
+    let mut contenders = Contenders::new(&network(16, 4, &[16, 16]));
     let mut group = c.benchmark_group("train/step");
     group.sample_size(10);
-    group.bench_function("own", |b| b.iter_custom(|n| contenders.alternate(n).0));
-    group.bench_function("stock_candle_nn", |b| b.iter_custom(|n| contenders.alternate(n).1));
+    for who in Who::ALL {
+        group.bench_function(who.name(), |b| {
+            b.iter_custom(|n| (0..n).map(|_| contenders.round()[who as usize]).sum());
+        });
+    }
     group.finish();
 }
 
-criterion_group!(benches, step);
-criterion_main!(benches);
+/// Median steps on the net `complete-sep` of the comparison with torch, and medians of ratios of the same round.
+fn complete() {
+    let mut contenders = Contenders::new(&network(32, 8, &[16, 32, 64]));
+    let rounds: Vec<_> = (0..ROUNDS).map(|_| contenders.round().map(|time| time.as_secs_f64() * 1e3)).skip(1).collect();
+    let median = |figure: &dyn Fn(&[f64; Who::ALL.len()]) -> f64| {
+        let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
+        figures.sort_by(f64::total_cmp);
+        figures[figures.len() / 2]
+    };
+    println!("{COMPLETE}, batch {BATCH}, median of {} rounds:", rounds.len());
+    for who in Who::ALL {
+        let (ms, ratio) =
+            (median(&|round| round[who as usize]), median(&|round| round[who as usize] / round[Who::Engine as usize]));
+        println!("  {:<20} {ms:>10.1} ms  {ratio:>7.1} times the engine's", who.name());
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo bench` says so; `cargo test` runs benches once, without measuring.
+    let is_bench = arguments.iter().any(|argument| argument == "--bench");
+    let mut filters = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
+    // Candle's operators run on the global pool.
+    rayon::ThreadPoolBuilder::new().num_threads(THREADS).build_global().expect("no pool yet");
+    small(&mut Criterion::default().configure_from_args());
+    if is_bench && (filters.peek().is_none() || filters.any(|filter| COMPLETE.contains(filter.as_str()))) {
+        complete();
+    }
+}

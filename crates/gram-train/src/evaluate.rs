@@ -1,12 +1,11 @@
 //! Accuracy and loss of given weights, and class scores of images.
 
-use candle_core::{DType, Device, Tensor};
 use gram_data::{Batches, ImageSet, Normalisation};
-use gram_ir::{Network, Shape, Weights};
+use gram_ir::{Network, Weights};
 use serde::{Deserialize, Serialize};
 
-use crate::ops;
-use crate::{Mode, Model, TrainError};
+use crate::kernels::loss::CrossEntropy;
+use crate::{EvalEngine, TrainError};
 
 /// How good weights are on a set of images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,7 +24,7 @@ pub struct Evaluation {
 ///
 /// Of equal scores that of the smaller class counts as the higher one; a score that is not a number is never right.
 /// The result does not depend on `batch_size` but for the last bits of the loss, and not on the number of threads, those of the
-/// present rayon pool.
+/// present rayon pool. Batch norms are folded; each image runs through the whole network alone.
 ///
 /// # Errors
 /// [`TrainError`] where weights, images and network do not go together, or `batch_size` is 0.
@@ -37,7 +36,16 @@ pub fn evaluate(
     batch_size: usize,
 ) -> Result<Evaluation, TrainError> {
     check_set(network, set, "given")?;
-    evaluate_model(&Model::with_weights(network, weights, DType::F32)?, set, normalisation, batch_size)
+    let mut engine = EvalEngine::new(network, weights, None)?;
+    let (mut top1, mut top5, mut loss) = (0, 0, 0.0);
+    for batch in Batches::eval(set, normalisation, batch_size)? {
+        let logits = engine.run(&batch.pixels, batch.n);
+        top1 += count_within(1, &logits, &batch.labels);
+        top5 += count_within(5, &logits, &batch.labels);
+        loss += CrossEntropy { labels: batch.labels, smoothing: 0.0 }.mean(&logits) * batch.n as f64;
+    }
+    let share = |count: usize| count as f64 / set.len() as f64;
+    Ok(Evaluation { top1: share(top1), top5: share(top5), loss: loss / set.len() as f64, n: set.len() })
 }
 
 /// Class scores (logits) of normalised `pixels` `[n, c, h, w]`, one list per image, in evaluation mode.
@@ -50,12 +58,11 @@ pub fn predict(network: &Network, weights: &Weights, pixels: &[f32]) -> Result<V
     if pixels.is_empty() || !pixels.len().is_multiple_of(expected.elements()) {
         return Err(TrainError::Pixels { expected, got: pixels.len() });
     }
-    let model = Model::with_weights(network, weights, DType::F32)?;
+    let mut engine = EvalEngine::new(network, weights, None)?;
     let mut scores = Vec::with_capacity(pixels.len() / expected.elements());
     for pixels in pixels.chunks(PREDICT_BATCH * expected.elements()) {
-        let logits = logits(&model, pixels.to_vec(), expected)?.to_vec2()?;
-        debug_assert!(logits.iter().all(|row: &Vec<f32>| row.len() == classes));
-        scores.extend(logits);
+        let logits = engine.run(pixels, pixels.len() / expected.elements());
+        scores.extend(logits.chunks_exact(classes).map(<[f32]>::to_vec));
     }
     Ok(scores)
 }
@@ -85,41 +92,11 @@ fn n_classes(network: &Network) -> Result<usize, TrainError> {
     if got.pixels() == 1 { Ok(got.c) } else { Err(TrainError::NotAClassifier { got }) }
 }
 
-/// Pixels `[n, c, h, w]` as a tensor.
-pub(crate) fn images(pixels: Vec<f32>, Shape { c, h, w }: Shape) -> Result<Tensor, TrainError> {
-    let n = pixels.len() / (c * h * w);
-    Ok(Tensor::from_vec(pixels, (n, c, h, w), &Device::Cpu)?)
-}
-
-/// Scores `[n, classes]` of pixels `[n, c, h, w]`.
-fn logits(model: &Model, pixels: Vec<f32>, shape: Shape) -> Result<Tensor, TrainError> {
-    Ok(model.forward(&images(pixels, shape)?, Mode::Eval)?.flatten_from(1)?)
-}
-
-pub(crate) fn evaluate_model(
-    model: &Model,
-    set: &ImageSet,
-    normalisation: &Normalisation,
-    batch_size: usize,
-) -> Result<Evaluation, TrainError> {
-    let shape = Shape::chw(set.shape().c, set.shape().h, set.shape().w);
-    let (mut top1, mut top5, mut loss) = (0, 0, 0.0);
-    for batch in Batches::eval(set, normalisation, batch_size)? {
-        let logits = logits(model, batch.pixels, shape)?;
-        loss += f64::from(ops::cross_entropy(&logits, &batch.labels, 0.0)?.to_scalar::<f32>()?) * batch.n as f64;
-        top1 += count_within(1, &logits, &batch.labels)?;
-        top5 += count_within(5, &logits, &batch.labels)?;
-    }
-    let share = |count: usize| count as f64 / set.len() as f64;
-    Ok(Evaluation { top1: share(top1), top5: share(top5), loss: loss / set.len() as f64, n: set.len() })
-}
-
 /// Images whose label is among the `k` highest scores.
-pub(crate) fn count_within(k: usize, logits: &Tensor, labels: &[u32]) -> Result<usize, TrainError> {
-    let (_, classes) = logits.dims2()?;
-    let scores = ops::values::<f32>(logits)?;
+pub(crate) fn count_within(k: usize, logits: &[f32], labels: &[u32]) -> usize {
+    let classes = logits.len() / labels.len().max(1);
     let within = |&(row, &label): &(&[f32], &u32)| rank(row, label as usize) < k;
-    Ok(scores.chunks_exact(classes).zip(labels).filter(within).count())
+    logits.chunks_exact(classes.max(1)).zip(labels).filter(within).count()
 }
 
 /// How many classes come before `label`; all of them if its score is NaN.
@@ -146,9 +123,9 @@ mod tests {
 
     #[test]
     fn labels_within_the_highest_scores() {
-        let logits = Tensor::new(&[[3.0f32, 2.0, 1.0], [1.0, 2.0, 3.0]], &Device::Cpu).unwrap();
-        assert_eq!(count_within(1, &logits, &[0, 1]).unwrap(), 1);
-        assert_eq!(count_within(2, &logits, &[0, 1]).unwrap(), 2);
-        assert_eq!(count_within(5, &logits, &[2, 0]).unwrap(), 2);
+        let logits = [3.0, 2.0, 1.0, 1.0, 2.0, 3.0];
+        assert_eq!(count_within(1, &logits, &[0, 1]), 1);
+        assert_eq!(count_within(2, &logits, &[0, 1]), 2);
+        assert_eq!(count_within(5, &logits, &[2, 0]), 2);
     }
 }

@@ -14,6 +14,9 @@ use gram_data::{Batch, DataError};
 /// Batches that wait. One more is in the hands of the thread, so that two are ready when a step takes longer than their preparation.
 const WAITING: usize = 1;
 
+/// Batches that are in memory at the same time: the one that is trained on, those that wait, and the one in the hands of the thread.
+pub(crate) const BATCHES_AT_ONCE: usize = WAITING + 2;
+
 /// The batches of several epochs, one after the other. Dropping it stops the thread behind the batch that it works on.
 pub(crate) struct Prefetch<'scope> {
     ready: Receiver<Batch>,

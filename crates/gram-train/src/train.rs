@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{Device, Tensor};
 use gram_data::{Batches, DataError, ImageSet, Normalisation};
 use gram_ir::{Network, Weights};
 use serde::{Deserialize, Serialize};
@@ -228,9 +227,8 @@ impl<'a> Run<'a> {
             if !report.loss.is_finite() {
                 return Ok(Epoch::Diverged { step });
             }
-            let logits = Tensor::from_vec(report.logits, (batch.n, self.network.output_shape().c), &Device::Cpu)?;
             loss += report.loss * batch.n as f64;
-            right += count_within(1, &logits, &batch.labels)?;
+            right += count_within(1, &report.logits, &batch.labels);
             n += batch.n;
         }
         if !self.trainer.is_finite() {
@@ -258,4 +256,4 @@ fn batches<'a>(data: &TrainData<'a>, config: &TrainConfig, seed: u64, epoch: u64
 }
 
 /// Images evaluated at once; changes nothing but speed.
-const EVALUATION_BATCH: usize = 128;
+pub(crate) const EVALUATION_BATCH: usize = 128;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use gram_ir::{Network, TensorRole, Weights};
 use gram_kernels::IsaKind;
+use gram_kernels::IsaKind;
 use rayon::ThreadPool;
 
 use crate::engine::{Engine, Layout};
@@ -70,6 +71,21 @@ impl Trainer {
         n_threads: Option<usize>,
         max_batch: usize,
     ) -> Result<Self, TrainError> {
+        Self::with_isa(network, config, seed, n_threads, max_batch, None)
+    }
+
+    /// As [`new`](Self::new), on one instruction set instead of the best one that the machine has; one that it lacks gives way to plain code.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_isa(
+        network: &Network,
+        config: &TrainConfig,
+        seed: u64,
+        n_threads: Option<usize>,
+        max_batch: usize,
+        isa: Option<IsaKind>,
+    ) -> Result<Self, TrainError> {
         config.validate()?;
         for (field, value) in [("n_threads", n_threads), ("max_batch", Some(max_batch))] {
             if value == Some(0) {
@@ -78,7 +94,7 @@ impl Trainer {
         }
         let n_threads = n_threads.unwrap_or_else(rayon::current_num_threads);
         let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(n_threads).build()?);
-        let mut engine = Engine::new(network, None, false);
+        let mut engine = Engine::new(network, isa, false);
         let seed = derived_seed(seed, Purpose::Weights);
         let Layout { specs, ranges, .. } = engine.layout().clone();
         for (i, (spec, range)) in specs.iter().zip(ranges).enumerate() {

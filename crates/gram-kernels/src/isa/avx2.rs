@@ -11,7 +11,13 @@ pub struct Avx2(());
 impl Avx2 {
     /// The proof, where there is one.
     pub fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+        Self::detect_static().copied()
+    }
+
+    /// As [`detect`](Self::detect), for ever.
+    pub(crate) fn detect_static() -> Option<&'static Self> {
+        static PROOF: Avx2 = Avx2(());
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&PROOF)
     }
 }
 

@@ -11,13 +11,19 @@ pub struct Avx512(());
 impl Avx512 {
     /// The proof, where there is one.
     pub fn detect() -> Option<Self> {
+        Self::detect_static().copied()
+    }
+
+    /// As [`detect`](Self::detect), for ever.
+    pub(crate) fn detect_static() -> Option<&'static Self> {
+        static PROOF: Avx512 = Avx512(());
         let has = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma");
-        has.then_some(Self(()))
+        has.then_some(&PROOF)
     }
 }
 

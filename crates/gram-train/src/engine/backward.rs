@@ -5,7 +5,7 @@
 //! needs. The second *pushes*: with those sums it turns the gradient into that of the raw map, in place, and takes the gradients of the
 //! operator's weights. Nobody adds to gradients in memory, and what readers send back is computed where it is needed, not stored.
 
-use gram_kernels::{self as kernels, Block, Depthwise, Element, Frame, GradientSums, Isa, LANES, SepGradient, TransposedWeights};
+use gram_kernels::{self as kernels, Block, Depthwise, Element, Frame, GradientSums, LANES, SepGradient, TransposedWeights};
 use rayon::prelude::*;
 
 use super::executor::{Executor, Parts, chunk_sizes, image_of, images_per_chunk};
@@ -34,12 +34,12 @@ struct Pushed<E> {
     taps: Vec<Taps<E>>,
 }
 
-impl<S: Isa> Executor<S> {
+impl<E: Element> Executor<E> {
     /// Gradients of all tensors, after [`forward`](Self::forward), given that of the output `[n, c, h, w]`.
     ///
     /// Those of tensors that the output does not depend on are 0.
-    pub(crate) fn backward(&mut self, output: &[S::E]) {
-        self.gradient.fill(S::E::default());
+    pub(crate) fn backward(&mut self, output: &[E]) {
+        self.gradient.fill(E::default());
         for j in (0..self.plan.maps.len()).rev() {
             if self.plan.maps[j].differentiated {
                 self.pull(j, output);
@@ -49,11 +49,11 @@ impl<S: Isa> Executor<S> {
     }
 
     /// The gradient of the images of the last pass, `[n, c, h, w]`, where it was asked for.
-    pub(crate) fn input_gradient(&self) -> Option<Vec<S::E>> {
+    pub(crate) fn input_gradient(&self) -> Option<Vec<E>> {
         let map = self.plan.maps.first().filter(|map| map.differentiated)?;
         let range = self.memory.range(Region::Gradient(0), self.n);
         let channels = map.site.blocks.last().map_or(0, |lanes| lanes.first + lanes.depth);
-        let mut out = vec![S::E::default(); self.n * channels * map.site.pixels];
+        let mut out = vec![E::default(); self.n * channels * map.site.pixels];
         let images = self.arena[range].chunks_exact(map.site.image_len());
         for (g, out) in images.zip(out.chunks_exact_mut(channels * map.site.pixels)) {
             for (c, place) in map.places(super::plan::Lanes { first: 0, depth: channels }).enumerate() {
@@ -64,7 +64,7 @@ impl<S: Isa> Executor<S> {
         Some(out)
     }
 
-    fn pull(&mut self, i: MapId, output: &[S::E]) {
+    fn pull(&mut self, i: MapId, output: &[E]) {
         let Self { s, plan, memory, arena, pack, sites, inner, scratch, n, .. } = self;
         let (s, n, map) = (*s, *n, &plan.maps[i]);
         let pull = Pull { fixed: Self::fixed(s, plan, pack, sites, inner), i, map, output };
@@ -72,7 +72,7 @@ impl<S: Isa> Executor<S> {
         let reads = readers.chain([Region::Map(i)]);
         let (g, read) = Parts::take(arena, memory, n, Region::Gradient(i), reads).split();
         let batch = Parts::find(&read, Region::Map(i));
-        let gradients: Vec<&[S::E]> =
+        let gradients: Vec<&[E]> =
             map.readers.iter().map(|&(j, _)| Parts::find(&read, Region::Gradient(j))).collect();
         let (len, per_chunk) = (map.site.image_len(), images_per_chunk(n));
         let chunks = g.par_chunks_mut(per_chunk * len).enumerate().map(|(chunk, g)| {
@@ -80,24 +80,24 @@ impl<S: Isa> Executor<S> {
             let mut pulled = pull.nothing();
             for (k, g) in g.chunks_exact_mut(len).enumerate() {
                 let image = chunk * per_chunk + k;
-                let gradients: Vec<&[S::E]> = gradients.iter().map(|all| image_of(all, n, image)).collect();
+                let gradients: Vec<&[E]> = gradients.iter().map(|all| image_of(all, n, image)).collect();
                 pull.image(image, image_of(batch, n, image), &gradients, g, &mut scratch, &mut pulled);
             }
             pulled
         });
-        let chunks: Vec<Pulled<S::E>> = chunks.collect();
+        let chunks: Vec<Pulled<E>> = chunks.collect();
         self.note_pulled(i, &chunks);
     }
 
     /// Gradients of what belongs to map `i`'s site, and of depthwise weights in its readers.
-    fn note_pulled(&mut self, i: MapId, chunks: &[Pulled<S::E>]) {
+    fn note_pulled(&mut self, i: MapId, chunks: &[Pulled<E>]) {
         let Self { plan, offsets, gradient, sites, n, .. } = self;
         let map = &plan.maps[i];
         let blocks = map.site.blocks.len();
-        let sums: Vec<GradientSums<S::E>> = (0..blocks)
+        let sums: Vec<GradientSums<E>> = (0..blocks)
             .map(|block| total(&chunks.iter().map(|chunk| &chunk.sums[block]).collect::<Vec<_>>()))
             .collect();
-        let mut put = |tensor: usize, c: usize, value: f64| gradient[offsets[tensor] + c] = S::E::from_f64(value);
+        let mut put = |tensor: usize, c: usize, value: f64| gradient[offsets[tensor] + c] = E::from_f64(value);
         if let Some(norm) = map.site.norm {
             // A bias in front of a norm has no effect, and so no gradient.
             sites[i].differentiate(&map.site, norm, &sums, (*n * map.site.pixels) as f64, &mut put);
@@ -128,10 +128,10 @@ impl<S: Isa> Executor<S> {
         let reads = inputs.iter().map(|&input| Region::Map(input)).chain([Region::Map(j)]);
         let (g, read) = Parts::take(arena, memory, n, Region::Gradient(j), reads).split();
         let batch = Parts::find(&read, Region::Map(j));
-        let inputs: Vec<&[S::E]> = inputs.iter().map(|&input| Parts::find(&read, Region::Map(input))).collect();
+        let inputs: Vec<&[E]> = inputs.iter().map(|&input| Parts::find(&read, Region::Map(input))).collect();
         let (len, per_chunk, dense) = (map.site.image_len(), images_per_chunk(n), Shape::of(map).dense_len());
         let n_chunks = n.div_ceil(per_chunk);
-        let mut rows: Vec<&mut [S::E]> = Vec::with_capacity(n_chunks);
+        let mut rows: Vec<&mut [E]> = Vec::with_capacity(n_chunks);
         let mut rest = partials.as_mut_slice();
         for _ in 0..n_chunks {
             let (row, behind) = rest.split_at_mut(dense);
@@ -140,20 +140,20 @@ impl<S: Isa> Executor<S> {
         }
         let chunks = g.par_chunks_mut(per_chunk * len).zip(rows).enumerate().map(|(chunk, (g, dense))| {
             let mut scratch = scratch.get();
-            dense.fill(S::E::default());
+            dense.fill(E::default());
             let mut pushed = push.nothing();
             for (k, g) in g.chunks_exact_mut(len).enumerate() {
                 let image = chunk * per_chunk + k;
-                let inputs: Vec<&[S::E]> = inputs.iter().map(|all| image_of(all, n, image)).collect();
+                let inputs: Vec<&[E]> = inputs.iter().map(|all| image_of(all, n, image)).collect();
                 push.image(image_of(batch, n, image), &inputs, g, &mut scratch, dense, &mut pushed);
             }
             pushed
         });
-        let chunks: Vec<Pushed<S::E>> = chunks.collect();
+        let chunks: Vec<Pushed<E>> = chunks.collect();
         self.note_pushed(j, &chunks);
     }
 
-    fn note_pushed(&mut self, j: MapId, chunks: &[Pushed<S::E>]) {
+    fn note_pushed(&mut self, j: MapId, chunks: &[Pushed<E>]) {
         let Self { plan, offsets, gradient, inner, partials, n, .. } = self;
         let map = &plan.maps[j];
         let dense = Shape::of(map).dense_len();
@@ -161,11 +161,11 @@ impl<S: Isa> Executor<S> {
         unpack_dense(map, &partials[..dense], gradient, offsets);
         match (&map.kind, &mut inner[j]) {
             (Kind::Sep { inner: site, .. }, Some(state)) => {
-                let sums: Vec<GradientSums<S::E>> = (0..map.slices.len())
+                let sums: Vec<GradientSums<E>> = (0..map.slices.len())
                     .map(|q| total(&chunks.iter().map(|chunk| &chunk.sums[q]).collect::<Vec<_>>()))
                     .collect();
                 let mut put =
-                    |tensor: usize, c: usize, value: f64| gradient[offsets[tensor] + c] = S::E::from_f64(value);
+                    |tensor: usize, c: usize, value: f64| gradient[offsets[tensor] + c] = E::from_f64(value);
                 if let Some(norm) = site.norm {
                     state.differentiate(site, norm, &sums, (*n * site.pixels) as f64, &mut put);
                 }
@@ -220,23 +220,23 @@ fn total_taps<'a, E: Element>(chunks: impl Iterator<Item = &'a Taps<E>>) -> Taps
 }
 
 /// The first pass over one map.
-struct Pull<'a, S: Isa> {
-    fixed: Fixed<'a, S>,
+struct Pull<'a, E: Element> {
+    fixed: Fixed<'a, E>,
     i: MapId,
     map: &'a Map,
     /// Gradient of the network's output.
-    output: &'a [S::E],
+    output: &'a [E],
 }
 
-impl<S: Isa> Pull<'_, S> {
-    fn nothing(&self) -> Pulled<S::E> {
+impl<E: Element> Pull<'_, E> {
+    fn nothing(&self) -> Pulled<E> {
         let site = &self.fixed.sites[self.i];
         let sums = (0..self.map.site.blocks.len()).map(|block| GradientSums::new(site.mean(block))).collect();
         let mut taps = Vec::new();
         for _ in &self.map.site.blocks {
             for (j, _) in separables(self.fixed.plan, self.map) {
                 let Kind::Sep { kernel, .. } = self.fixed.plan.maps[j].kind else { continue };
-                taps.push(vec![[S::E::default(); LANES]; kernel * kernel]);
+                taps.push(vec![[E::default(); LANES]; kernel * kernel]);
             }
         }
         Pulled { sums, taps }
@@ -246,11 +246,11 @@ impl<S: Isa> Pull<'_, S> {
     fn image(
         &self,
         image: usize,
-        x: &[S::E],
-        gradients: &[&[S::E]],
-        g: &mut [S::E],
-        scratch: &mut Scratch<S::E>,
-        pulled: &mut Pulled<S::E>,
+        x: &[E],
+        gradients: &[&[E]],
+        g: &mut [E],
+        scratch: &mut Scratch<E>,
+        pulled: &mut Pulled<E>,
     ) {
         let (site, stride) = (&self.map.site, self.map.site.stride());
         let state = &self.fixed.sites[self.i];
@@ -266,17 +266,17 @@ impl<S: Isa> Pull<'_, S> {
             }
             let z = Block { data: x, stride, at: block * LANES };
             let sums = &mut pulled.sums[block];
-            kernels::lower_gradient(self.fixed.s, z, &state.lift(block), &scratch.dx, site.pixels, g, sums);
+            self.fixed.s.lower_gradient(z, &state.lift(block), &scratch.dx, site.pixels, g, sums);
         }
     }
 
     /// Puts the block's part of the output's gradient into `dx`; false if it has none.
-    fn output_gradient(&self, image: usize, block: usize, dx: &mut [S::E]) -> bool {
+    fn output_gradient(&self, image: usize, block: usize, dx: &mut [E]) -> bool {
         let (plan, pixels, lanes) = (self.fixed.plan, self.map.site.pixels, self.map.site.blocks[block]);
         let mut any = false;
         for output in plan.outputs.iter().filter(|output| output.map == self.i) {
             if !any {
-                dx[..pixels * LANES].fill(S::E::default());
+                dx[..pixels * LANES].fill(E::default());
                 any = true;
             }
             for k in 0..lanes.depth {
@@ -295,11 +295,11 @@ impl<S: Isa> Pull<'_, S> {
     fn reader(
         &self,
         (j, q): (MapId, usize),
-        x: &[S::E],
-        g: &[S::E],
-        scratch: &mut Scratch<S::E>,
+        x: &[E],
+        g: &[E],
+        scratch: &mut Scratch<E>,
         filled: &mut Option<(usize, bool)>,
-        taps: Option<&mut Taps<S::E>>,
+        taps: Option<&mut Taps<E>>,
         add: bool,
     ) {
         let Fixed { s, plan, pack, .. } = self.fixed;
@@ -310,7 +310,7 @@ impl<S: Isa> Pull<'_, S> {
         match &map.kind {
             Kind::Pointwise { .. } => {
                 let weights = TransposedWeights { data: pack.transposed(j, shape, q), n_out };
-                kernels::pointwise_input(s, (g, width), weights, pixels, (&mut scratch.dx, add));
+                s.pointwise_input((g, width), weights, pixels, (&mut scratch.dx, add));
             }
             Kind::Sep { .. } => {
                 let frame = self.filled(map, slice, x, scratch, filled);
@@ -319,9 +319,7 @@ impl<S: Isa> Pull<'_, S> {
                 let gradient = separable_gradient(&self.fixed, (j, q), dw, g);
                 let norm = self.fixed.inner_site(j).coefficients(q);
                 let Some(taps) = taps else { return };
-                kernels::sep_input(
-                    s,
-                    gradient,
+                s.sep_input(gradient,
                     norm,
                     (&mut scratch.tile, &mut scratch.g_frame),
                     taps,
@@ -330,31 +328,31 @@ impl<S: Isa> Pull<'_, S> {
             }
             Kind::Conv { .. } => {
                 let (frame, weights) = (self.fixed.frame(map, slice), (pack.transposed(j, shape, q), n_out));
-                scratch.g_frame[..frame.len()].fill(S::E::default());
-                kernels::conv_input(s, frame, map.window(), (g, width), weights, &mut scratch.g_frame);
-                kernels::add_frame(s, frame, &scratch.g_frame, !add, &mut scratch.dx, LANES, 0);
+                scratch.g_frame[..frame.len()].fill(E::default());
+                s.conv_input(frame, map.window(), (g, width), weights, &mut scratch.g_frame);
+                s.add_frame(frame, &scratch.g_frame, !add, &mut scratch.dx, LANES, 0);
             }
             Kind::Depthwise { .. } => {
                 let (frame, weights) = (self.fixed.frame(map, slice), pack.depthwise(j, shape, q));
-                scratch.g_frame[..frame.len()].fill(S::E::default());
-                kernels::depthwise_input(s, frame, map.window(), g_block, weights, &mut scratch.g_frame);
-                kernels::add_frame(s, frame, &scratch.g_frame, !add, &mut scratch.dx, LANES, 0);
+                scratch.g_frame[..frame.len()].fill(E::default());
+                s.depthwise_input(frame, map.window(), g_block, weights, &mut scratch.g_frame);
+                s.add_frame(frame, &scratch.g_frame, !add, &mut scratch.dx, LANES, 0);
             }
             Kind::MaxPool(_) | Kind::AvgPool(_) => {
                 let frame = self.filled(map, slice, x, scratch, filled);
-                scratch.g_frame[..frame.len()].fill(S::E::default());
+                scratch.g_frame[..frame.len()].fill(E::default());
                 if let Kind::MaxPool(_) = map.kind {
                     let x = (frame, &scratch.frame[..]);
-                    kernels::max_pool_input(s, x, map.window(), g_block, &mut scratch.g_frame);
+                    s.max_pool_input(x, map.window(), g_block, &mut scratch.g_frame);
                 } else {
-                    kernels::avg_pool_input(s, frame, map.window(), g_block, &mut scratch.g_frame);
+                    s.avg_pool_input(frame, map.window(), g_block, &mut scratch.g_frame);
                 }
-                kernels::add_frame(s, frame, &scratch.g_frame, !add, &mut scratch.dx, LANES, 0);
+                s.add_frame(frame, &scratch.g_frame, !add, &mut scratch.dx, LANES, 0);
             }
             Kind::Global => {
-                let mut lanes = [S::E::default(); LANES];
+                let mut lanes = [E::default(); LANES];
                 lanes.copy_from_slice(&g[q * LANES..(q + 1) * LANES]);
-                kernels::global_average_input(s, &lanes, pixels, (&mut scratch.dx, add));
+                s.global_average_input(&lanes, pixels, (&mut scratch.dx, add));
             }
             Kind::Sum => self.term(map, slice, g, &mut scratch.dx, add),
             Kind::Input | Kind::Zero => {}
@@ -366,8 +364,8 @@ impl<S: Isa> Pull<'_, S> {
         &self,
         map: &Map,
         slice: &Slice,
-        x: &[S::E],
-        scratch: &mut Scratch<S::E>,
+        x: &[E],
+        scratch: &mut Scratch<E>,
         filled: &mut Option<(usize, bool)>,
     ) -> Frame {
         let frame = self.fixed.frame(map, slice);
@@ -379,14 +377,14 @@ impl<S: Isa> Pull<'_, S> {
         frame
     }
 
-    fn term(&self, map: &Map, slice: &Slice, g: &[S::E], dx: &mut [S::E], add: bool) {
+    fn term(&self, map: &Map, slice: &Slice, g: &[E], dx: &mut [E], add: bool) {
         let (stride, pixels) = (map.site.stride(), map.site.pixels);
         if let Some(block) = map.block_of(slice.lanes) {
             let g = Block { data: g, stride, at: block * LANES };
-            return kernels::take_block(self.fixed.s, g, pixels, (dx, add));
+            return self.fixed.s.take_block(g, pixels, (dx, add));
         }
         if !add {
-            dx[..pixels * LANES].fill(S::E::default());
+            dx[..pixels * LANES].fill(E::default());
         }
         for (k, place) in map.places(slice.lanes).enumerate() {
             for p in 0..pixels {
@@ -397,28 +395,28 @@ impl<S: Isa> Pull<'_, S> {
     }
 }
 
-fn separable_gradient<'x, S: Isa>(
-    fixed: &'x Fixed<'_, S>,
+fn separable_gradient<'x, E: Element>(
+    fixed: &'x Fixed<'_, E>,
     (j, q): (MapId, usize),
-    dw: Depthwise<'x, S::E>,
-    g: &'x [S::E],
-) -> SepGradient<'x, S::E> {
+    dw: Depthwise<'x, E>,
+    g: &'x [E],
+) -> SepGradient<'x, E> {
     let shape = Shape::of(&fixed.plan.maps[j]);
     let weights = TransposedWeights { data: fixed.pack.transposed(j, shape, q), n_out: shape.n_out() };
     SepGradient { dw, lift: fixed.inner_site(j).lift(q), g, width: shape.width(), weights }
 }
 
 /// The second pass over one map.
-struct Push<'a, S: Isa> {
-    fixed: Fixed<'a, S>,
+struct Push<'a, E: Element> {
+    fixed: Fixed<'a, E>,
     j: MapId,
     map: &'a Map,
 }
 
-impl<S: Isa> Push<'_, S> {
-    fn nothing(&self) -> Pushed<S::E> {
+impl<E: Element> Push<'_, E> {
+    fn nothing(&self) -> Pushed<E> {
         let n = self.map.slices.len();
-        let taps = |n_taps: usize| vec![vec![[S::E::default(); LANES]; n_taps]; n];
+        let taps = |n_taps: usize| vec![vec![[E::default(); LANES]; n_taps]; n];
         match &self.map.kind {
             Kind::Sep { .. } => {
                 let state = self.fixed.inner_site(self.j);
@@ -432,19 +430,19 @@ impl<S: Isa> Push<'_, S> {
     /// Takes one image's gradient `g` through the norm and adds to the gradients of the weights.
     fn image(
         &self,
-        z: &[S::E],
-        inputs: &[&[S::E]],
-        g: &mut [S::E],
-        scratch: &mut Scratch<S::E>,
-        dense: &mut [S::E],
-        pushed: &mut Pushed<S::E>,
+        z: &[E],
+        inputs: &[&[E]],
+        g: &mut [E],
+        scratch: &mut Scratch<E>,
+        dense: &mut [E],
+        pushed: &mut Pushed<E>,
     ) {
         let Fixed { s, sites, .. } = self.fixed;
         let (map, shape, width) = (self.map, Shape::of(self.map), self.map.site.stride());
         if map.site.norm.is_some() {
             for block in 0..map.site.blocks.len() {
                 let z = Block { data: z, stride: width, at: block * LANES };
-                kernels::norm_gradient(s, z, sites[self.j].coefficients(block), map.site.pixels, g);
+                s.norm_gradient(z, sites[self.j].coefficients(block), map.site.pixels, g);
             }
         }
         if inputs.is_empty() {
@@ -457,22 +455,22 @@ impl<S: Isa> Push<'_, S> {
                 Kind::Pointwise { .. } => {
                     let lift = sites[slice.map].lift(slice.block);
                     let block = (self.fixed.block(slice, x), &lift);
-                    kernels::pointwise_weights(s, block, map.site.pixels, g, (depth, width), &mut scratch.tile, dense);
+                    s.pointwise_weights(block, map.site.pixels, g, (depth, width), &mut scratch.tile, dense);
                 }
                 Kind::Conv { .. } => {
                     let frame = self.fixed.fill(map, slice, x, &mut scratch.frame);
-                    kernels::conv_weights(s, (frame, &scratch.frame), map.window(), g, (depth, width), dense);
+                    s.conv_weights((frame, &scratch.frame), map.window(), g, (depth, width), dense);
                 }
                 Kind::Depthwise { .. } => {
                     let frame = self.fixed.fill(map, slice, x, &mut scratch.frame);
                     let g = Block { data: &*g, stride: width, at: q * LANES };
-                    kernels::depthwise_weights(s, (frame, &scratch.frame), map.window(), g, &mut pushed.taps[q]);
+                    s.depthwise_weights((frame, &scratch.frame), map.window(), g, &mut pushed.taps[q]);
                 }
                 Kind::Sep { .. } => {
                     for rows in kernels::sep_tiles(0..map.plane.h, map.plane.w) {
                         let dw = self.fixed.depthwise_rows(self.j, q, x, &rows, &mut scratch.frame);
                         let gradient = (separable_gradient(&self.fixed, (self.j, q), dw, g), rows);
-                        kernels::sep_weights(s, gradient, depth, &mut scratch.tile, dense, &mut pushed.sums[q]);
+                        s.sep_weights(gradient, depth, &mut scratch.tile, dense, &mut pushed.sums[q]);
                     }
                 }
                 _ => {}

@@ -3,10 +3,12 @@
 //! Without batch statistics no pass has to wait for all images: each image goes through the whole network alone, in as little memory as one
 //! image needs, which stays in cache. Batch norms are folded with biases into the affine map that is applied when a map is read.
 
-use gram_kernels::{Element, Isa};
+use gram_ir::Network;
+use gram_kernels::{Element, Kernels};
 use rayon::prelude::*;
 
-use super::executor::{Executor, ThreadScratch, write_planes};
+use super::EvalEngine;
+use super::executor::{ThreadScratch, write_planes};
 use super::image::{Fixed, Scratch};
 use super::memory::{Memory, Region, ScratchSizes, carve, is_source};
 use super::pack::Pack;
@@ -15,19 +17,19 @@ use super::site::SiteState;
 
 /// A network with fixed tensors.
 #[derive(Debug)]
-pub(crate) struct Evaluator<S: Isa> {
-    s: S,
+pub(crate) struct Evaluator<E: Element> {
+    s: &'static dyn Kernels<E>,
     plan: Plan,
     memory: Memory,
-    pack: Pack<S::E>,
-    sites: Vec<SiteState<S::E>>,
-    inner: Vec<Option<SiteState<S::E>>>,
-    scratch: ThreadScratch<S::E>,
+    pack: Pack<E>,
+    sites: Vec<SiteState<E>>,
+    inner: Vec<Option<SiteState<E>>>,
+    scratch: ThreadScratch<E>,
 }
 
-impl<S: Isa> Evaluator<S> {
+impl<E: Element> Evaluator<E> {
     /// Of a plan with all its tensors, which begin at `offsets` of `values`.
-    pub(crate) fn new(s: S, plan: Plan, values: &[S::E], offsets: &[usize]) -> Self {
+    pub(crate) fn new(s: &'static dyn Kernels<E>, plan: Plan, values: &[E], offsets: &[usize]) -> Self {
         let mut pack = Pack::new(&plan, false);
         pack.refresh(&plan, values, offsets);
         let tensors = |sizes: usize| {
@@ -59,21 +61,21 @@ impl<S: Isa> Evaluator<S> {
     }
 
     /// The output `[n, c, h, w]` for images `[n, c, h, w]`; that of an image does not depend on the others.
-    pub(crate) fn run(&mut self, images: &[S::E], n: usize) -> Vec<S::E> {
+    pub(crate) fn run(&mut self, images: &[E], n: usize) -> Vec<E> {
         self.scratch.prepare();
         let this = &*self;
         let out_len =
             this.plan.outputs.first().map_or(0, |output| this.plan.maps[output.map].site.pixels) * this.plan.n_out;
-        let mut out = vec![S::E::default(); n * out_len];
+        let mut out = vec![E::default(); n * out_len];
         let images = images.par_chunks_exact((images.len() / n.max(1)).max(1));
         out.par_chunks_exact_mut(out_len.max(1)).zip(images).for_each_init(
-            || vec![S::E::default(); this.memory.per_image],
+            || vec![E::default(); this.memory.per_image],
             |arena, (out, image)| this.image(image, arena, &mut this.scratch.get(), out),
         );
         out
     }
 
-    fn image(&self, image: &[S::E], arena: &mut [S::E], scratch: &mut Scratch<S::E>, out: &mut [S::E]) {
+    fn image(&self, image: &[E], arena: &mut [E], scratch: &mut Scratch<E>, out: &mut [E]) {
         let Self { s, plan, pack, sites, inner, .. } = self;
         let fixed = Fixed { s: *s, plan, pack, sites, inner };
         for (j, map) in plan.maps.iter().enumerate() {
@@ -88,9 +90,9 @@ impl<S: Isa> Evaluator<S> {
                 super::executor::fill_source(map, image, 0, to);
                 continue;
             }
-            let parts: Vec<&[S::E]> = parts.map(|part| &*part).collect();
+            let parts: Vec<&[E]> = parts.map(|part| &*part).collect();
             let find = |input: &usize| inputs.binary_search(&Region::Map(*input)).map_or(&[][..], |at| parts[at]);
-            let inputs: Vec<&[S::E]> = map.inputs.iter().map(find).collect();
+            let inputs: Vec<&[E]> = map.inputs.iter().map(find).collect();
             fixed.forward(j, &inputs, to, scratch);
         }
         for output in &plan.outputs {
@@ -100,9 +102,11 @@ impl<S: Isa> Evaluator<S> {
     }
 }
 
-impl<S: Isa> Executor<S> {
-    /// The network with its present tensors, in evaluation mode.
-    pub(crate) fn evaluator(&self) -> Evaluator<S> {
-        Evaluator::new(self.s, self.plan.clone(), &self.values, &self.offsets)
+impl EvalEngine {
+    /// Bytes that running a network takes on `n_threads` threads, beside images and scores.
+    pub(crate) fn bytes(network: &Network, n_threads: usize) -> usize {
+        let plan = Plan::compile(network, false);
+        let arena = Memory::forward(&plan).per_image * size_of::<f32>();
+        Pack::<f32>::new(&plan, false).bytes() + n_threads * (arena + Scratch::<f32>::bytes(ScratchSizes::of(&plan)))
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
 use gram_ir::Network;
-use gram_kernels::{self as kernels, Element, Isa, LANES, ShiftedSums};
+use gram_kernels::{self as kernels, Element, Kernels, LANES, ShiftedSums};
 use rayon::prelude::*;
 
 use super::image::{Fixed, Scratch};
@@ -21,21 +21,21 @@ pub(super) const MAX_CHUNKS: usize = 16;
 
 /// A network with its tensors and all memory that a training step needs.
 #[derive(Debug)]
-pub(crate) struct Executor<S: Isa> {
-    pub(super) s: S,
+pub(crate) struct Executor<E: Element> {
+    pub(super) s: &'static dyn Kernels<E>,
     pub(super) plan: Plan,
     /// Where each tensor begins in `values` and `gradient`.
     pub(super) offsets: Vec<usize>,
-    pub(crate) values: Vec<S::E>,
-    pub(crate) gradient: Vec<S::E>,
+    pub(crate) values: Vec<E>,
+    pub(crate) gradient: Vec<E>,
     pub(super) memory: Memory,
-    pub(super) arena: Vec<S::E>,
-    pub(super) pack: Pack<S::E>,
-    pub(super) sites: Vec<SiteState<S::E>>,
-    pub(super) inner: Vec<Option<SiteState<S::E>>>,
-    pub(super) scratch: ThreadScratch<S::E>,
+    pub(super) arena: Vec<E>,
+    pub(super) pack: Pack<E>,
+    pub(super) sites: Vec<SiteState<E>>,
+    pub(super) inner: Vec<Option<SiteState<E>>>,
+    pub(super) scratch: ThreadScratch<E>,
     /// What chunks sum up.
-    pub(super) partials: Vec<S::E>,
+    pub(super) partials: Vec<E>,
     /// Images of the last forward pass.
     pub(super) n: usize,
 }
@@ -112,9 +112,9 @@ impl<'a, E> Parts<'a, E> {
     }
 }
 
-impl<S: Isa> Executor<S> {
+impl<E: Element> Executor<E> {
     /// With all tensors 0.
-    pub(crate) fn new(s: S, network: &Network, input_gradient: bool) -> Self {
+    pub(crate) fn new(s: &'static dyn Kernels<E>, network: &Network, input_gradient: bool) -> Self {
         let plan = Plan::compile(network, input_gradient);
         let (mut len, mut offsets) = (0, Vec::new());
         for spec in network.tensors() {
@@ -130,28 +130,28 @@ impl<S: Isa> Executor<S> {
         Self {
             s,
             offsets,
-            values: vec![S::E::default(); len],
-            gradient: vec![S::E::default(); len],
+            values: vec![E::default(); len],
+            gradient: vec![E::default(); len],
             memory,
             arena: Vec::new(),
             pack: Pack::new(&plan, true),
             sites: plan.maps.iter().map(|map| SiteState::new(&map.site)).collect(),
             inner: plan.maps.iter().map(|map| inner(&map.kind)).collect(),
             scratch: ThreadScratch::new(ScratchSizes::of(&plan)),
-            partials: vec![S::E::default(); MAX_CHUNKS * partials],
+            partials: vec![E::default(); MAX_CHUNKS * partials],
             n: 0,
             plan,
         }
     }
 
     /// The output `[n, c, h, w]` for images `[n, c, h, w]`, in training mode: running statistics move.
-    pub(crate) fn forward(&mut self, images: &[S::E], n: usize) -> Vec<S::E> {
+    pub(crate) fn forward(&mut self, images: &[E], n: usize) -> Vec<E> {
         self.n = n;
         let needed = self.memory.per_image * n;
         if self.arena.len() < needed {
             // Not `resize`, which would hold the old and the new memory at once.
             self.arena = Vec::new();
-            self.arena = vec![S::E::default(); needed];
+            self.arena = vec![E::default(); needed];
         }
         self.scratch.prepare();
         self.pack.refresh(&self.plan, &self.values, &self.offsets);
@@ -164,32 +164,32 @@ impl<S: Isa> Executor<S> {
 
     /// Everything that passes read, beside the arena.
     pub(super) fn fixed<'a>(
-        s: S,
+        s: &'static dyn Kernels<E>,
         plan: &'a Plan,
-        pack: &'a Pack<S::E>,
-        sites: &'a [SiteState<S::E>],
-        inner: &'a [Option<SiteState<S::E>>],
-    ) -> Fixed<'a, S> {
+        pack: &'a Pack<E>,
+        sites: &'a [SiteState<E>],
+        inner: &'a [Option<SiteState<E>>],
+    ) -> Fixed<'a, E> {
         Fixed { s, plan, pack, sites, inner }
     }
 
-    fn forward_map(&mut self, j: MapId, images: &[S::E]) {
+    fn forward_map(&mut self, j: MapId, images: &[E]) {
         let Self { s, plan, memory, arena, pack, sites, inner, scratch, n, .. } = self;
         let (s, n, map) = (*s, *n, &plan.maps[j]);
         let fixed = Self::fixed(s, plan, pack, sites, inner);
         let reads = map.inputs.iter().map(|&input| Region::Map(input));
         let (out, read) = Parts::take(arena, memory, n, Region::Map(j), reads).split();
-        let inputs: Vec<&[S::E]> = map.inputs.iter().map(|&input| Parts::find(&read, Region::Map(input))).collect();
+        let inputs: Vec<&[E]> = map.inputs.iter().map(|&input| Parts::find(&read, Region::Map(input))).collect();
         let (len, per_chunk) = (map.site.image_len(), images_per_chunk(n));
         let chunks = out.par_chunks_mut(per_chunk * len).enumerate().map(|(chunk, out)| {
             let mut scratch = scratch.get();
-            let mut sums: Vec<ShiftedSums<S::E>> = Vec::new();
+            let mut sums: Vec<ShiftedSums<E>> = Vec::new();
             for (i, out) in out.chunks_exact_mut(len).enumerate() {
                 let image = chunk * per_chunk + i;
                 if is_source(&map.kind) {
                     fill_source(map, images, image, out);
                 } else {
-                    let inputs: Vec<&[S::E]> = inputs.iter().map(|input| image_of(input, n, image)).collect();
+                    let inputs: Vec<&[E]> = inputs.iter().map(|input| image_of(input, n, image)).collect();
                     fixed.forward(j, &inputs, out, &mut scratch);
                 }
                 if map.site.norm.is_some() {
@@ -198,7 +198,7 @@ impl<S: Isa> Executor<S> {
             }
             sums
         });
-        let chunks: Vec<Vec<ShiftedSums<S::E>>> = chunks.collect();
+        let chunks: Vec<Vec<ShiftedSums<E>>> = chunks.collect();
         if let Some(norm) = map.site.norm {
             let moments = merged(&chunks, map.site.blocks.len(), n, map.site.pixels);
             let mut tensors = Tensors { values: &mut self.values, offsets: &self.offsets };
@@ -220,22 +220,22 @@ impl<S: Isa> Executor<S> {
         let (len, per_chunk, blocks) = (map.site.image_len(), images_per_chunk(n), map.site.blocks.len());
         let chunks = arena[memory.range(Region::Map(i), n)].par_chunks(per_chunk * len).map(|images| {
             let mut scratch = scratch.get();
-            let mut sums: Vec<ShiftedSums<S::E>> = Vec::with_capacity(blocks * readers.len());
+            let mut sums: Vec<ShiftedSums<E>> = Vec::with_capacity(blocks * readers.len());
             for (image, x) in images.chunks_exact(len).enumerate() {
                 for block in 0..blocks {
                     let mut filled = None;
                     for (r, &(j, first)) in readers.iter().enumerate() {
                         let dw = fixed.depthwise(j, first + block, x, &mut filled, &mut scratch.frame);
                         if image == 0 {
-                            sums.push(ShiftedSums::new(kernels::sep_centre(s, dw)));
+                            sums.push(ShiftedSums::new(s.sep_centre(dw)));
                         }
-                        kernels::sep_moments(s, dw, &mut sums[block * readers.len() + r]);
+                        s.sep_moments(dw, &mut sums[block * readers.len() + r]);
                     }
                 }
             }
             sums
         });
-        let chunks: Vec<Vec<ShiftedSums<S::E>>> = chunks.collect();
+        let chunks: Vec<Vec<ShiftedSums<E>>> = chunks.collect();
         let moments = merged(&chunks, blocks * readers.len(), n, map.site.pixels);
         for (r, &(j, first)) in readers.iter().enumerate() {
             let own: Vec<Vec<Moments>> = moments.iter().skip(r).step_by(readers.len()).cloned().collect();
@@ -248,10 +248,10 @@ impl<S: Isa> Executor<S> {
     }
 
     /// The network's output, lifted, `[n, c, h, w]`.
-    fn read_output(&self) -> Vec<S::E> {
+    fn read_output(&self) -> Vec<E> {
         let Self { s, plan, memory, arena, sites, n, .. } = self;
         let pixels = plan.outputs.first().map_or(0, |output| plan.maps[output.map].site.pixels);
-        let mut out = vec![S::E::default(); n * plan.n_out * pixels];
+        let mut out = vec![E::default(); n * plan.n_out * pixels];
         for output in &plan.outputs {
             let range = memory.range(Region::Map(output.map), *n);
             let len = plan.maps[output.map].site.image_len();
@@ -266,7 +266,7 @@ impl<S: Isa> Executor<S> {
     /// Bytes that a step with `n` images takes on `n_threads` threads, beside the tensors' own and the images.
     pub(crate) fn bytes(&self, n: usize, n_threads: usize) -> usize {
         let elements = self.memory.per_image * n + self.partials.len() + 2 * self.values.len();
-        elements * size_of::<S::E>() + self.pack.bytes() + n_threads * Scratch::<S::E>::bytes(self.scratch.sizes)
+        elements * size_of::<E>() + self.pack.bytes() + n_threads * Scratch::<E>::bytes(self.scratch.sizes)
     }
 }
 
@@ -286,16 +286,16 @@ pub(super) fn fill_source<E: Element>(map: &super::plan::Map, images: &[E], imag
 }
 
 /// Adds an image to the sums of all its blocks; a chunk's first one gives their shifts: its middle pixel.
-fn add_to_moments<S: Isa>(s: S, site: &Site, image: &[S::E], sums: &mut Vec<ShiftedSums<S::E>>) {
+fn add_to_moments<E: Element>(s: &'static dyn Kernels<E>, site: &Site, image: &[E], sums: &mut Vec<ShiftedSums<E>>) {
     for block in 0..site.blocks.len() {
         let at = site.pixels / 2 * site.stride() + block * LANES;
         if sums.len() == block {
-            let mut shift = [S::E::default(); LANES];
+            let mut shift = [E::default(); LANES];
             shift.copy_from_slice(&image[at..at + LANES]);
             sums.push(ShiftedSums::new(shift));
         }
         let block_of = kernels::Block { data: image, stride: site.stride(), at: block * LANES };
-        kernels::add_moments(s, block_of, site.pixels, &mut sums[block]);
+        s.add_moments(block_of, site.pixels, &mut sums[block]);
     }
 }
 
@@ -307,18 +307,18 @@ fn merged<E: Element>(chunks: &[Vec<ShiftedSums<E>>], n_rows: usize, n: usize, p
 }
 
 /// One image of a map, lifted, as planes of an output whose channels begin at `first`.
-pub(super) fn write_planes<S: Isa>(
-    s: S,
+pub(super) fn write_planes<E: Element>(
+    s: &'static dyn Kernels<E>,
     site: &Site,
-    state: &SiteState<S::E>,
-    x: &[S::E],
+    state: &SiteState<E>,
+    x: &[E],
     first: usize,
-    out: &mut [S::E],
+    out: &mut [E],
 ) {
-    let mut lifted = vec![S::E::default(); site.pixels * LANES];
+    let mut lifted = vec![E::default(); site.pixels * LANES];
     for (block, lanes) in site.blocks.iter().enumerate() {
         let source = kernels::Block { data: x, stride: site.stride(), at: block * LANES };
-        kernels::lift_block(s, (source, &state.lift(block)), site.pixels, (&mut lifted, LANES, 0), false);
+        s.lift_block((source, &state.lift(block)), site.pixels, (&mut lifted, LANES, 0), false);
         for k in 0..lanes.depth {
             let plane = &mut out[(first + lanes.first + k) * site.pixels..][..site.pixels];
             plane.iter_mut().zip(lifted.iter().skip(k).step_by(LANES)).for_each(|(to, &x)| *to = x);

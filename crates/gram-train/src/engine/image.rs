@@ -1,6 +1,6 @@
 //! The operators' forward pass for one image, in training and in evaluation.
 
-use gram_kernels::{self as kernels, Block, Depthwise, Element, Frame, Isa, LANES, Weights};
+use gram_kernels::{self as kernels, Block, Depthwise, Element, Frame, Kernels, LANES, Weights};
 
 use super::memory::ScratchSizes;
 use super::pack::{Pack, Shape};
@@ -8,14 +8,14 @@ use super::plan::{Kind, Map, Plan, Slice};
 use super::site::SiteState;
 
 /// What lies still while images pass.
-pub(crate) struct Fixed<'a, S: Isa> {
-    pub(crate) s: S,
+pub(crate) struct Fixed<'a, E: Element> {
+    pub(crate) s: &'static dyn Kernels<E>,
     pub(crate) plan: &'a Plan,
-    pub(crate) pack: &'a Pack<S::E>,
+    pub(crate) pack: &'a Pack<E>,
     /// Of each map.
-    pub(crate) sites: &'a [SiteState<S::E>],
+    pub(crate) sites: &'a [SiteState<E>],
     /// Of the inside of each separable convolution.
-    pub(crate) inner: &'a [Option<SiteState<S::E>>],
+    pub(crate) inner: &'a [Option<SiteState<E>>],
 }
 
 /// Memory of one thread.
@@ -51,9 +51,9 @@ pub(crate) fn border_value<E: Element>(kind: &Kind) -> E {
     E::from_f64(if matches!(kind, Kind::MaxPool(_)) { f64::NEG_INFINITY } else { 0.0 })
 }
 
-impl<'a, S: Isa> Fixed<'a, S> {
+impl<'a, E: Element> Fixed<'a, E> {
     /// A slice of an operator's input in the image `x` of its map.
-    pub(crate) fn block<'x>(&self, slice: &Slice, x: &'x [S::E]) -> Block<'x, S::E> {
+    pub(crate) fn block<'x>(&self, slice: &Slice, x: &'x [E]) -> Block<'x, E> {
         Block { data: x, stride: self.plan.maps[slice.map].site.stride(), at: slice.block * LANES }
     }
 
@@ -63,14 +63,14 @@ impl<'a, S: Isa> Fixed<'a, S> {
     }
 
     /// A slice, lifted and in a border.
-    pub(crate) fn fill(&self, map: &Map, slice: &Slice, x: &[S::E], out: &mut [S::E]) -> Frame {
+    pub(crate) fn fill(&self, map: &Map, slice: &Slice, x: &[E], out: &mut [E]) -> Frame {
         let (frame, lift) = (self.frame(map, slice), self.sites[slice.map].lift(slice.block));
-        kernels::fill_frame(self.s, self.block(slice, x), &lift, frame, border_value(&map.kind), out);
+        self.s.fill_frame(self.block(slice, x), &lift, frame, border_value(&map.kind), out);
         frame
     }
 
     /// Computes one image of map `j`, given those of its inputs.
-    pub(crate) fn forward(&self, j: usize, inputs: &[&[S::E]], out: &mut [S::E], scratch: &mut Scratch<S::E>) {
+    pub(crate) fn forward(&self, j: usize, inputs: &[&[E]], out: &mut [E], scratch: &mut Scratch<E>) {
         let map = &self.plan.maps[j];
         let (s, shape, stride) = (self.s, Shape::of(map), map.site.stride());
         for (q, slice) in map.slices.iter().enumerate() {
@@ -80,36 +80,36 @@ impl<'a, S: Isa> Fixed<'a, S> {
             match &map.kind {
                 Kind::Pointwise { .. } => {
                     let block = (self.block(slice, x), &lift);
-                    kernels::pointwise(s, block, map.site.pixels, dense(), &mut scratch.tile, (out, add));
+                    s.pointwise(block, map.site.pixels, dense(), &mut scratch.tile, (out, add));
                 }
                 Kind::Conv { .. } => {
                     let frame = self.fill(map, slice, x, &mut scratch.frame);
                     let (weights, sizes) = (self.pack.dense(j, shape, q), (slice.lanes.depth, stride));
-                    kernels::conv(s, (frame, &scratch.frame), map.window(), weights, sizes, (out, add));
+                    s.conv((frame, &scratch.frame), map.window(), weights, sizes, (out, add));
                 }
                 Kind::Depthwise { .. } => {
                     let frame = self.fill(map, slice, x, &mut scratch.frame);
                     let weights = self.pack.depthwise(j, shape, q);
-                    kernels::depthwise(s, (frame, &scratch.frame), map.window(), weights, to);
+                    s.depthwise((frame, &scratch.frame), map.window(), weights, to);
                 }
                 Kind::Sep { .. } => {
                     let lift = self.inner_site(j).lift(q);
                     for rows in kernels::sep_tiles(0..map.plane.h, map.plane.w) {
                         let dw = (self.depthwise_rows(j, q, x, &rows, &mut scratch.frame), rows);
-                        kernels::sep(s, dw, &lift, dense(), &mut scratch.tile, (out, add));
+                        s.sep(dw, &lift, dense(), &mut scratch.tile, (out, add));
                     }
                 }
                 Kind::MaxPool(_) => {
                     let frame = self.fill(map, slice, x, &mut scratch.frame);
-                    kernels::max_pool(s, (frame, &scratch.frame), map.window(), to);
+                    s.max_pool((frame, &scratch.frame), map.window(), to);
                 }
                 Kind::AvgPool(_) => {
                     let frame = self.fill(map, slice, x, &mut scratch.frame);
-                    kernels::avg_pool(s, (frame, &scratch.frame), map.window(), to);
+                    s.avg_pool((frame, &scratch.frame), map.window(), to);
                 }
                 Kind::Global => {
                     let pixels = self.plan.maps[slice.map].site.pixels;
-                    let mean = kernels::global_average(s, (self.block(slice, x), &lift), pixels);
+                    let mean = s.global_average((self.block(slice, x), &lift), pixels);
                     out[q * LANES..(q + 1) * LANES].copy_from_slice(&mean);
                 }
                 Kind::Sum => self.add_term(map, q, x, out, scratch),
@@ -123,10 +123,10 @@ impl<'a, S: Isa> Fixed<'a, S> {
         &'x self,
         j: usize,
         q: usize,
-        x: &[S::E],
+        x: &[E],
         filled: &mut Option<usize>,
-        frame: &'x mut Vec<S::E>,
-    ) -> Depthwise<'x, S::E> {
+        frame: &'x mut Vec<E>,
+    ) -> Depthwise<'x, E> {
         let (map, slice) = (&self.plan.maps[j], &self.plan.maps[j].slices[q]);
         let size = self.frame(map, slice);
         if *filled != Some(size.pad) {
@@ -142,33 +142,33 @@ impl<'a, S: Isa> Fixed<'a, S> {
         &'x self,
         j: usize,
         q: usize,
-        x: &[S::E],
+        x: &[E],
         rows: &std::ops::Range<usize>,
-        frame: &'x mut Vec<S::E>,
-    ) -> Depthwise<'x, S::E> {
+        frame: &'x mut Vec<E>,
+    ) -> Depthwise<'x, E> {
         let (map, slice) = (&self.plan.maps[j], &self.plan.maps[j].slices[q]);
         let size = self.frame(map, slice);
         let filled = if rows.start == 0 { 0 } else { rows.start + 2 * size.pad };
         let source = (self.block(slice, x), &self.sites[slice.map].lift(slice.block));
-        kernels::fill_rows(self.s, source, (size, S::E::default()), filled..rows.end + 2 * size.pad, frame);
+        self.s.fill_rows(source, (size, E::default()), filled..rows.end + 2 * size.pad, frame);
         let kernel = 2 * size.pad + 1;
         Depthwise { frame: size, x: frame, kernel, weights: self.pack.depthwise(j, Shape::of(map), q) }
     }
 
     /// The inside of separable convolution `j`.
-    pub(crate) fn inner_site(&self, j: usize) -> &SiteState<S::E> {
+    pub(crate) fn inner_site(&self, j: usize) -> &SiteState<E> {
         self.inner[j].as_ref().expect("invariant: a separable convolution has an inside")
     }
 
     /// Adds slice `q` of a sum. Those of the first term come first, have the sum's own blocks and replace what was there.
-    fn add_term(&self, map: &Map, q: usize, x: &[S::E], out: &mut [S::E], scratch: &mut Scratch<S::E>) {
+    fn add_term(&self, map: &Map, q: usize, x: &[E], out: &mut [E], scratch: &mut Scratch<E>) {
         let (slice, stride, pixels) = (&map.slices[q], map.site.stride(), map.site.pixels);
         let block = (self.block(slice, x), &self.sites[slice.map].lift(slice.block));
         if let Some(at) = map.block_of(slice.lanes) {
             let add = q >= map.site.blocks.len();
-            return kernels::lift_block(self.s, block, pixels, (out, stride, at * LANES), add);
+            return self.s.lift_block(block, pixels, (out, stride, at * LANES), add);
         }
-        kernels::lift_block(self.s, block, pixels, (&mut scratch.dx, LANES, 0), false);
+        self.s.lift_block(block, pixels, (&mut scratch.dx, LANES, 0), false);
         for (i, place) in map.places(slice.lanes).enumerate() {
             for p in 0..pixels {
                 let to = &mut out[p * stride + place];

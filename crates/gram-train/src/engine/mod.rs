@@ -20,7 +20,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 use gram_ir::{Network, Shape, TensorSpec, Weights};
-use gram_kernels::{Isa, IsaKind, Portable};
+use gram_kernels::{IsaKind, Kernels};
 
 use self::evaluator::Evaluator;
 use self::executor::Executor;
@@ -84,75 +84,16 @@ impl Layout {
     }
 }
 
-/// An executor of some instruction set.
-trait Execute: Debug + Send {
-    fn values(&self) -> &[f32];
-    fn values_mut(&mut self) -> &mut [f32];
-    fn gradient(&self) -> &[f32];
-    fn parts(&mut self) -> (&mut [f32], &mut [f32]);
-    fn forward(&mut self, images: &[f32], n: usize) -> Vec<f32>;
-    fn backward(&mut self, output: &[f32]);
-    fn input_gradient(&self) -> Option<Vec<f32>>;
-    fn bytes(&self, n: usize, n_threads: usize) -> usize;
-}
-
-impl<S: Isa<E = f32>> Execute for Executor<S> {
-    fn values(&self) -> &[f32] {
-        &self.values
-    }
-
-    fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.values
-    }
-
-    fn gradient(&self) -> &[f32] {
-        &self.gradient
-    }
-
-    fn parts(&mut self) -> (&mut [f32], &mut [f32]) {
-        (&mut self.values, &mut self.gradient)
-    }
-
-    fn forward(&mut self, images: &[f32], n: usize) -> Vec<f32> {
-        self.forward(images, n)
-    }
-
-    fn backward(&mut self, output: &[f32]) {
-        self.backward(output);
-    }
-
-    fn input_gradient(&self) -> Option<Vec<f32>> {
-        self.input_gradient()
-    }
-
-    fn bytes(&self, n: usize, n_threads: usize) -> usize {
-        self.bytes(n, n_threads)
-    }
-}
-
-/// Calls a function with the proof of an instruction set that this machine has; without one, with portable code.
-macro_rules! with_isa {
-    ($kind:expr, $s:ident => $body:expr) => {
-        'chosen: {
-            #[cfg(target_arch = "x86_64")]
-            {
-                if let (IsaKind::Avx512, Some($s)) = ($kind, gram_kernels::Avx512::detect()) {
-                    break 'chosen $body;
-                }
-                if let (IsaKind::Avx2, Some($s)) = ($kind, gram_kernels::Avx2::detect()) {
-                    break 'chosen $body;
-                }
-            }
-            let $s = Portable::<f32>::new();
-            $body
-        }
-    };
+/// Kernels of the given instruction set, or the best one that this machine has.
+fn kernels(isa: Option<IsaKind>) -> &'static dyn Kernels<f32> {
+    let portable = || IsaKind::Portable.kernels().expect("invariant: every machine has portable code");
+    isa.unwrap_or_else(IsaKind::best).kernels().unwrap_or_else(portable)
 }
 
 /// A network that is trained on the CPU: tensors and gradients in flat slices, and all memory of a step.
 #[derive(Debug)]
 pub struct Engine {
-    execute: Box<dyn Execute>,
+    execute: Executor<f32>,
     layout: Layout,
     input: Shape,
     output: Shape,
@@ -161,8 +102,7 @@ pub struct Engine {
 impl Engine {
     /// A network with all tensors 0, on the given instruction set or the best one.
     pub fn new(network: &Network, isa: Option<IsaKind>, input_gradient: bool) -> Self {
-        let kind = isa.unwrap_or_else(IsaKind::best);
-        let execute: Box<dyn Execute> = with_isa!(kind, s => Box::new(Executor::new(s, network, input_gradient)));
+        let execute = Executor::new(kernels(isa), network, input_gradient);
         let (input, output) = (network.input_shape(), network.output_shape());
         Self { execute, layout: Layout::of(network), input, output }
     }
@@ -174,22 +114,22 @@ impl Engine {
 
     /// All tensors, running statistics included.
     pub fn values(&self) -> &[f32] {
-        self.execute.values()
+        &self.execute.values
     }
 
     /// All tensors, to be changed.
     pub fn values_mut(&mut self) -> &mut [f32] {
-        self.execute.values_mut()
+        &mut self.execute.values
     }
 
     /// The gradients of the last step, at the places of their tensors.
     pub fn gradient(&self) -> &[f32] {
-        self.execute.gradient()
+        &self.execute.gradient
     }
 
     /// Values and gradients.
     pub fn parts(&mut self) -> (&mut [f32], &mut [f32]) {
-        self.execute.parts()
+        (&mut self.execute.values, &mut self.execute.gradient)
     }
 
     /// Loss, scores and gradients of one batch `[n, c, h, w]`; running statistics move. Runs on the present rayon pool.
@@ -234,31 +174,25 @@ impl Engine {
     }
 }
 
-/// An evaluator of some instruction set.
-trait Evaluate: Debug + Send {
-    fn run(&mut self, images: &[f32], n: usize) -> Vec<f32>;
-}
-
-impl<S: Isa<E = f32>> Evaluate for Evaluator<S> {
-    fn run(&mut self, images: &[f32], n: usize) -> Vec<f32> {
-        self.run(images, n)
-    }
-}
-
 /// A network with fixed tensors, ready to classify images.
 #[derive(Debug)]
 pub struct EvalEngine {
-    evaluate: Box<dyn Evaluate>,
+    evaluate: Evaluator<f32>,
 }
 
 impl EvalEngine {
-    /// With tensors in the order of `layout`.
-    pub fn new(network: &Network, layout: &Layout, values: &[f32], isa: Option<IsaKind>) -> Self {
-        let plan = Plan::compile(network, false);
+    /// With the given tensors, on the given instruction set or the best one.
+    ///
+    /// # Errors
+    /// [`TrainError::Weights`] where they are not those of the network.
+    pub fn new(network: &Network, weights: &Weights, isa: Option<IsaKind>) -> Result<Self, TrainError> {
+        weights.check(network)?;
+        let (plan, layout) = (Plan::compile(network, false), Layout::of(network));
+        let mut values = vec![0.0; layout.elements()];
+        layout.load(weights, &mut values)?;
         let offsets: Vec<usize> = layout.ranges.iter().map(|range| range.start).collect();
-        let kind = isa.unwrap_or_else(IsaKind::best);
-        let evaluate: Box<dyn Evaluate> = with_isa!(kind, s => Box::new(Evaluator::new(s, plan, values, &offsets)));
-        Self { evaluate }
+        let evaluate = Evaluator::new(kernels(isa), plan, &values, &offsets);
+        Ok(Self { evaluate })
     }
 
     /// The output `[n, c, h, w]` of images `[n, c, h, w]`; runs on the present rayon pool.

@@ -2,25 +2,30 @@
 
 use candle_core::{DType, Device, Tensor};
 use gram_ir::strategies::arb_network;
-use gram_ir::{Network, Op, Shape};
-use gram_kernels::{Isa, Portable};
+use gram_ir::{Activation, Conv2d, Network, NodeId, Op, Pool, Shape};
+use gram_kernels::{Element, IsaKind, Kernels, exact_kernels};
 use proptest::prelude::*;
 
+use super::evaluator::Evaluator;
 use super::executor::Executor;
-use super::plan::Plan;
+use super::plan::{Kind, Plan};
 use crate::ops::values;
-use crate::{Mode, Model, ops};
+use crate::{Engine, Mode, Model, NetworkOp};
 
-fn executor<S: Isa>(s: S, network: &Network, model: &Model, input_gradient: bool) -> Executor<S> {
+fn executor<E: Element>(s: &'static dyn Kernels<E>, network: &Network, model: &Model, input_gradient: bool) -> Executor<E> {
     let mut executor = Executor::new(s, network, input_gradient);
     let mut at = 0;
     for var in model.vars() {
         for x in var.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap() {
-            executor.values[at] = gram_kernels::Element::from_f64(x);
+            executor.values[at] = Element::from_f64(x);
             at += 1;
         }
     }
     executor
+}
+
+fn evaluator<E: Element>(executor: &Executor<E>) -> Evaluator<E> {
+    Evaluator::new(executor.s, executor.plan.clone(), &executor.values, &executor.offsets)
 }
 
 fn images(network: &Network, n: usize, seed: u64) -> gram_ir::Tensor {
@@ -46,10 +51,10 @@ fn check(network: &Network, seed: u64, n: usize) {
     let model = Model::new(network, seed, DType::F64).unwrap();
     model.load(&gram_ir::Weights::arbitrary(network, seed)).unwrap();
     let input = images(network, n, seed);
-    let mut engine = executor(Portable::<f64>::new(), network, &model, true);
+    let mut engine = executor(exact_kernels(), network, &model, true);
     let on_candle = Tensor::from_slice(input.data(), input.shape(), &Device::Cpu).unwrap();
     let evaluated = model.forward(&on_candle, Mode::Eval).unwrap();
-    assert_close("evaluation", &engine.evaluator().run(input.data(), n), &numbers(&evaluated), 1e-9);
+    assert_close("evaluation", &evaluator(&engine).run(input.data(), n), &numbers(&evaluated), 1e-9);
 
     let on_tape = candle_core::Var::from_tensor(&on_candle).unwrap();
     let output = model.forward(&on_tape, Mode::Train).unwrap();
@@ -64,7 +69,12 @@ fn check(network: &Network, seed: u64, n: usize) {
         let expected = gradients.get(var).map(numbers);
         assert_eq!(plan.differentiated[i], expected.is_some(), "{}", spec.name);
         let expected = expected.unwrap_or_else(|| vec![0.0; spec.elements()]);
-        assert_close(&spec.name, &engine.gradient[range.clone()], &expected, 1e-7);
+        if spec.role == gram_ir::TensorRole::Bias && engine.gradient[range.clone()].iter().all(|&g| g == 0.0) {
+            // A bias in front of a norm has no effect; the reference finds rounding errors instead of nothing.
+            assert!(expected.iter().all(|g| g.abs() < 1e-6), "{}: {expected:?}", spec.name);
+        } else {
+            assert_close(&spec.name, &engine.gradient[range.clone()], &expected, 1e-7);
+        }
         let now = values::<f64>(var).unwrap();
         assert_close(&format!("{} behind the step", spec.name), &engine.values[range], &now, 1e-9);
     }
@@ -95,7 +105,192 @@ proptest! {
     }
 }
 
+/// Separable convolutions of every kernel, sums of terms whose blocks differ, pools, and maps that are read in several ways.
 #[test]
-fn shipped_networks_equal_the_reference() {
-    let _ = ops::add;
+fn a_network_with_everything_equals_the_reference() {
+    let mut network = Network::new(Shape::chw(3, 9, 10));
+    let mut count = 0;
+    let mut add = |network: &mut Network, op: Op, inputs: &[NodeId]| {
+        count += 1;
+        network.add(format!("n{count}"), op, inputs).unwrap()
+    };
+    let norm_act = |network: &mut Network, add: &mut dyn FnMut(&mut Network, Op, &[NodeId]) -> NodeId, x, activation| {
+        let norm = add(network, Op::BatchNorm { channels: network.node(x).shape.c }, &[x]);
+        add(network, Op::Act { activation }, &[norm])
+    };
+    let stem = add(&mut network, Op::Conv(Conv2d::new(3, 20, 3)), &[NodeId(0)]);
+    let mut tip = norm_act(&mut network, &mut add, stem, Activation::HardSwish);
+    let mut outs = vec![tip];
+    for (kernel, activation) in [(3, Activation::Relu), (5, Activation::Relu6), (7, Activation::HardSwish)] {
+        let input = if outs.len() > 1 { add(&mut network, Op::Concat, &outs.clone()) } else { tip };
+        let c = network.node(input).shape.c;
+        let dw = add(&mut network, Op::Conv(Conv2d::depthwise(c, kernel)), &[input]);
+        let dw = norm_act(&mut network, &mut add, dw, activation);
+        let pw = add(&mut network, Op::Conv(Conv2d::new(c, 18, 1)), &[dw]);
+        tip = norm_act(&mut network, &mut add, pw, activation);
+        outs.push(tip);
+    }
+    let leaves = add(&mut network, Op::Concat, &[outs[1], outs[2]]);
+    let map = add(&mut network, Op::Conv(Conv2d::new(18, 36, 1)), &[outs[3]]);
+    let map = add(&mut network, Op::BatchNorm { channels: 36 }, &[map]);
+    let sum = add(&mut network, Op::Add, &[map, leaves, map]);
+    let again = add(&mut network, Op::Add, &[leaves, sum]);
+    let act = add(&mut network, Op::Act { activation: Activation::Relu6 }, &[again]);
+    let max = add(&mut network, Op::MaxPool(Pool::new(2, 2, 0)), &[act]);
+    let average = add(&mut network, Op::AvgPool(Pool::new(3, 2, 1)), &[act]);
+    let pooled = add(&mut network, Op::AvgPool(Pool::new(2, 2, 0)), &[act]);
+    let strided = add(&mut network, Op::Conv(Conv2d::depthwise(36, 3).stride(2).bias(true)), &[again]);
+    let joined = add(&mut network, Op::Concat, &[average, strided]);
+    let grouped = Conv2d { groups: 4, ..Conv2d::new(72, 24, 3) }.bias(true);
+    let grouped = add(&mut network, Op::Conv(grouped), &[joined]);
+    let both = add(&mut network, Op::Concat, &[max, pooled, max]);
+    let heads: Vec<NodeId> =
+        [grouped, both].map(|x| add(&mut network, Op::GlobalAvgPool, &[x])).to_vec();
+    let all = add(&mut network, Op::Concat, &heads);
+    let c_in = network.node(all).shape.c;
+    let fc = add(&mut network, Op::Linear { c_in, c_out: 7, bias: true }, &[all]);
+    network.set_output(fc).unwrap();
+    let separables = Plan::compile(&network, false).maps.iter().filter(|map| matches!(map.kind, Kind::Sep { .. })).count();
+    assert_eq!(separables, 3);
+    for n in [1, 2, 17, 33] {
+        check(&network, 5, n);
+    }
+}
+
+fn f32_model(network: &Network) -> Model {
+    Model::new(network, 3, DType::F32).unwrap()
+}
+
+/// E5 every instruction set gives what f64 gives, within f32; E6 the same bits for any number of threads.
+#[test]
+fn instruction_sets_and_threads() {
+    let network = cell();
+    let n = 24;
+    let input = images(&network, n, 1);
+    let pixels: Vec<f32> = input.data().iter().map(|&x| x as f32).collect();
+    let labels: Vec<u32> = (0..n as u32).map(|i| i % 10).collect();
+    let exact = {
+        let rounded: Vec<f64> = pixels.iter().map(|&x| f64::from(x)).collect();
+        let mut engine = executor(exact_kernels(), &network, &f32_model(&network), false);
+        let logits = engine.forward(&rounded, n);
+        let loss = crate::kernels::loss::CrossEntropy { labels: labels.clone(), smoothing: 0.1 };
+        engine.backward(&loss.backward(&logits, 1.0));
+        engine.gradient
+    };
+    let weights = f32_model(&network).weights().unwrap();
+    for isa in IsaKind::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let gradient = |n_threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+            let mut engine = Engine::new(&network, Some(isa), false);
+            let layout = engine.layout().clone();
+            layout.load(&weights, engine.values_mut()).unwrap();
+            pool.install(|| engine.step(&pixels, &labels, 0.1)).unwrap();
+            (engine.gradient().to_vec(), engine.values().to_vec())
+        };
+        let one = gradient(1);
+        for n_threads in [2, 3, 7] {
+            assert_eq!(gradient(n_threads), one, "{isa}"); // E6
+        }
+        let (mut error, mut norm) = (0.0, 0.0);
+        for (got, expected) in one.0.iter().zip(&exact) {
+            error += (f64::from(*got) - expected).powi(2);
+            norm += expected.powi(2);
+        }
+        assert!((error / norm).sqrt() < 1e-4, "{isa}: {}", (error / norm).sqrt()); // E5
+    }
+}
+
+/// Two stages of separable and 1x1 convolutions, as a search draws them.
+fn cell() -> Network {
+    let mut network = Network::new(Shape::chw(3, 16, 16));
+    let mut count = 0;
+    let mut block = |network: &mut Network, conv: Conv2d, x: NodeId| {
+        count += 1;
+        let x = network.add(format!("conv{count}"), Op::Conv(conv), &[x]).unwrap();
+        let x = network.add(format!("bn{count}"), Op::BatchNorm { channels: conv.c_out }, &[x]).unwrap();
+        network.add(format!("act{count}"), Op::Act { activation: Activation::Relu }, &[x]).unwrap()
+    };
+    let mut tip = block(&mut network, Conv2d::new(3, 12, 3), NodeId(0));
+    for stage in 0..2 {
+        let mut outs = vec![tip];
+        for node in 0..3 {
+            let mut x = outs[0];
+            if outs.len() > 1 {
+                x = network.add(format!("cat{stage}.{node}"), Op::Concat, &outs).unwrap();
+            }
+            let c = network.node(x).shape.c;
+            let x = block(&mut network, Conv2d::depthwise(c, 3), x);
+            outs.push(block(&mut network, Conv2d::new(c, 12, 1), x));
+        }
+        tip = network.add(format!("pool{stage}"), Op::MaxPool(Pool::new(2, 2, 0)), &[outs[3]]).unwrap();
+    }
+    let pool = network.add("gap", Op::GlobalAvgPool, &[tip]).unwrap();
+    let fc = network.add("fc", Op::Linear { c_in: 12, c_out: 10, bias: true }, &[pool]).unwrap();
+    network.set_output(fc).unwrap();
+    network
+}
+
+/// E7 the error of f32 gradients against f64 is at most 1.5 times that of the plain f32 reference, on a whole network with random norms.
+#[test]
+fn gradients_are_as_exact_as_those_of_the_reference() {
+    let network = cell();
+    let n = 32;
+    let weights = gram_ir::Weights::arbitrary(&network, 9);
+    let f32s = |data: &[f64]| -> Vec<f32> { data.iter().map(|&x| x as f32).collect() };
+    let model = Model::with_weights(&network, &weights, DType::F32).unwrap();
+    let pixels = f32s(images(&network, n, 2).data());
+    let labels: Vec<u32> = (0..n as u32).map(|i| i % 10).collect();
+    let rounded: Vec<f64> = pixels.iter().map(|&x| f64::from(x)).collect();
+    let mut exact = executor(exact_kernels(), &network, &model, false);
+    let logits = exact.forward(&rounded, n);
+    let loss = crate::kernels::loss::CrossEntropy { labels: labels.clone(), smoothing: 0.0 };
+    exact.backward(&loss.backward(&logits, 1.0));
+    let error = |got: &[f32]| {
+        let squares = got.iter().zip(&exact.gradient).map(|(&got, expected)| (f64::from(got) - expected).powi(2));
+        (squares.sum::<f64>() / exact.gradient.iter().map(|g| g * g).sum::<f64>()).sqrt()
+    };
+    let on_candle = Tensor::from_vec(pixels.clone(), (n, 3, 16, 16), &Device::Cpu).unwrap();
+    let reference = model.gradients(&on_candle, &labels, 0.0).unwrap();
+    let mut flat = Vec::new();
+    for (spec, gradient) in model.specs().iter().zip(&reference.by_tensor) {
+        match gradient {
+            Some(gradient) => flat.extend_from_slice(&values::<f32>(gradient).unwrap()),
+            None => flat.extend(std::iter::repeat_n(0.0, spec.elements())),
+        }
+    }
+    let of_reference = error(&flat);
+    for isa in IsaKind::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let mut engine = Engine::new(&network, Some(isa), false);
+        let layout = engine.layout().clone();
+        layout.load(&Model::with_weights(&network, &weights, DType::F32).unwrap().weights().unwrap(), engine.values_mut()).unwrap();
+        engine.step(&pixels, &labels, 0.0).unwrap();
+        let own = error(engine.gradient());
+        assert!(own <= 1.5 * of_reference, "{isa}: {own:e} against {of_reference:e}");
+    }
+}
+
+/// Losses of candle around a whole network on its tape, and a second forward pass before the gradient of the first.
+#[test]
+fn a_network_is_one_operation_on_candles_tape() {
+    let network = cell();
+    let op = NetworkOp::new(&network, 3).unwrap();
+    let model = f32_model(&network);
+    assert_eq!(op.weights().unwrap(), model.weights().unwrap());
+    let pixels: Vec<f32> = images(&network, 4, 1).data().iter().map(|&x| x as f32).collect();
+    let input = Tensor::from_vec(pixels, (4, 3, 16, 16), &Device::Cpu).unwrap();
+    let loss = |output: Tensor| output.sqr().unwrap().sum_all().unwrap();
+    let (own, expected) = (loss(op.forward(&input).unwrap()), loss(model.forward(&input, Mode::Train).unwrap()));
+    let (own, expected) = (own.backward().unwrap(), expected.backward().unwrap());
+    for ((spec, mine), other) in model.specs().iter().zip(op.vars()).zip(model.vars()) {
+        let Some(expected) = expected.get(other) else { continue };
+        let as_f64 = |t: &Tensor| numbers(&t.to_dtype(DType::F64).unwrap());
+        assert_close(&spec.name, &as_f64(own.get(mine).unwrap()), &as_f64(expected), 1e-3);
+    }
+    let running = |weights: gram_ir::Weights| weights.get("bn1.running_var").unwrap().data().to_vec();
+    assert_close("running", &running(op.weights().unwrap()), &running(model.weights().unwrap()), 1e-5);
+    let first = loss(op.forward(&input).unwrap());
+    op.forward(&input).unwrap();
+    let error = first.backward().unwrap_err().to_string();
+    assert!(error.contains("another forward pass"), "{error}");
+    assert!(op.forward(&Tensor::zeros((1, 3, 8, 8), DType::F32, &Device::Cpu).unwrap()).is_err());
 }

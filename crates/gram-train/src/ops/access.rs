@@ -26,7 +26,7 @@ macro_rules! by_dtype {
 pub(super) use by_dtype;
 
 /// The elements of a storage under a layout, copied only if they do not lie densely.
-pub(super) fn dense<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result<Cow<'a, [T]>> {
+pub(crate) fn dense<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result<Cow<'a, [T]>> {
     let data = T::cpu_storage_as_slice(storage)?;
     Ok(match layout.contiguous_offsets() {
         Some((start, end)) => Cow::Borrowed(&data[start..end]),

@@ -19,7 +19,7 @@ pub use norm::{BatchMoments, batch_norm, batch_norm_fixed};
 pub use pointwise::{activation, add, concat};
 pub use pool::{avg_pool, global_avg_pool, max_pool};
 
-pub(crate) use access::values;
+pub(crate) use access::{dense, values};
 pub(crate) use conv::ConvOp;
 pub(crate) use loss::LossOp;
 pub(crate) use norm::NormOp;
