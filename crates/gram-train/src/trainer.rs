@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use gram_ir::{Network, TensorRole, Weights};
 use gram_kernels::IsaKind;
-use gram_kernels::IsaKind;
 use rayon::ThreadPool;
 
 use crate::engine::{Engine, Layout};
