@@ -60,11 +60,11 @@ pub fn sep_tiles(rows: Range<usize>, w: usize) -> impl Iterator<Item = Range<usi
 
 /// Calls a function that is generic in the kernel's size.
 macro_rules! for_kernel {
-    ($kernel:expr, $call:ident::<$s:ty, $a:ty>($($argument:expr),*)) => {
+    ($kernel:expr, $call:ident::<$($t:ty),+>($($argument:expr),*)) => {
         match $kernel {
-            3 => $call::<$s, $a, 3>($($argument),*),
-            5 => $call::<$s, $a, 5>($($argument),*),
-            _ => $call::<$s, $a, 7>($($argument),*),
+            3 => $call::<$($t),+, 3>($($argument),*),
+            5 => $call::<$($t),+, 5>($($argument),*),
+            _ => $call::<$($t),+, 7>($($argument),*),
         }
     };
 }
@@ -99,7 +99,7 @@ pub fn sep_centre<S: Isa>(s: S, dw: Depthwise<'_, S::E>) -> [S::E; LANES] {
 /// If a slice is too short.
 pub fn sep_moments<S: Isa>(s: S, dw: Depthwise<'_, S::E>, sums: &mut ShiftedSums<S::E>) {
     #[inline(always)]
-    fn moments<S: Isa, A, const K: usize>(s: S, dw: Depthwise<'_, S::E>, shift: &[S::E; LANES]) -> [[S::E; LANES]; 2] {
+    fn moments<S: Isa, const K: usize>(s: S, dw: Depthwise<'_, S::E>, shift: &[S::E; LANES]) -> [[S::E; LANES]; 2] {
         let shift = s.lanes(shift);
         let (mut sum, mut squares) = (s.zero(), s.zero());
         let (x, w) = (Source::new(dw.x), Source::new(dw.weights));
@@ -126,7 +126,7 @@ pub fn sep_moments<S: Isa>(s: S, dw: Depthwise<'_, S::E>, sums: &mut ShiftedSums
     let shift = sums.shift;
     let [sum, squares] = s.run(
         #[inline(always)]
-        || for_kernel!(dw.kernel, moments::<S, ()>(s, dw, &shift)),
+        || for_kernel!(dw.kernel, moments::<S>(s, dw, &shift)),
     );
     sums.add(sum, squares);
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use gram_kernels::{
-    Activation, Block, Element, Frame, Isa, LANES, add_frame, fill_frame, lift_block, take_block, to_pixels,
+    Activation, Block, Element, Frame, Isa, LANES, add_frame, fill_frame, fill_rows, lift_block, take_block, to_pixels,
 };
 use proptest::prelude::*;
 
@@ -86,6 +86,21 @@ fn fills<S: Isa>(s: S, case: &Case) -> Checked {
     close("fill_frame", &out, &expected)
 }
 
+/// K1 rows of a frame are filled as the whole is, K2 no others are touched.
+fn fills_rows<S: Isa>(s: S, case: &Case) -> Checked {
+    let (x, lifting) = (cast::<S::E>(&case.image.data), case.lifting.cast());
+    let (from, border) = ((case.image.block(&x), &lifting.lift()), (case.frame, S::E::from_f64(-3.5)));
+    let [mut whole, mut parts] = [stale(case.frame.len()), stale(case.frame.len())];
+    fill_frame(s, from.0, from.1, border.0, border.1, &mut whole);
+    let (row, cut) = (case.frame.w() * LANES, case.frame.h() / 3);
+    fill_rows(s, from, border, cut..case.frame.h(), &mut parts);
+    prop_assert!(parts[..cut * row].iter().all(|x| x.to_f64().is_nan()), "rows before {}", cut); // K2
+    prop_assert!(parts[cut * row..] == whole[cut * row..], "rows from {} on", cut); // K1
+    fill_rows(s, from, border, 0..cut, &mut parts);
+    prop_assert!(parts == whole, "rows before {}", cut); // K1
+    Ok(())
+}
+
 /// K1 the frame's inside arrives in the block, its border nowhere.
 fn folds<S: Isa>(s: S, case: &Case) -> Checked {
     let (data, mut at) = (cast::<S::E>(&case.data), vec![0; case.alone.len()]);
@@ -126,6 +141,7 @@ proptest! {
     #[test]
     fn frames_and_blocks(case in arb_case()) {
         on_every_isa!(fills(&case));
+        on_every_isa!(fills_rows(&case));
         on_every_isa!(folds(&case));
         on_every_isa!(copies(&case));
     }

@@ -1,6 +1,7 @@
 //! Separable convolutions.
 
 use std::fmt;
+use std::ops::Range;
 
 use gram_kernels::{
     Activation, Block, Coefficients, Depthwise, Element, Frame, GradientSums, Isa, LANES, Plane, Portable, SepGradient,
@@ -164,9 +165,22 @@ fn moments<S: Isa>(s: S, case: &Case) -> Checked {
     close_wide::<S::E>("squares", &sums.squares, &squares) // K2
 }
 
-/// Rows of an image in two parts: kernels that take rows must not care how they are dealt out.
-fn parts(h: usize) -> [std::ops::Range<usize>; 2] {
-    [0..h / 3, h / 3..h]
+impl Case {
+    /// Rows of the image in two parts, for kernels that must not care how rows are dealt out, each with all of the frame that they may
+    /// read: other rows are no numbers.
+    fn parts<E: Element>(&self) -> [(Range<usize>, Numbers<E>); 2] {
+        let (h, row) = (self.frame.inner.h, self.frame.w() * LANES);
+        [0..h / 3, h / 3..h].map(|rows| {
+            let (mut numbers, read) = (self.numbers(), rows.start * row..(rows.end + self.kernel - 1) * row);
+            numbers
+                .x
+                .iter_mut()
+                .enumerate()
+                .filter(|(i, _)| !read.contains(i))
+                .for_each(|(_, x)| *x = E::from_f64(f64::NAN));
+            (rows, numbers)
+        })
+    }
 }
 
 /// K1 `z[p][o] = Σ_k lift(d[p][k]) · w[k][o]`.
@@ -176,7 +190,7 @@ fn forward<S: Isa>(s: S, case: &Case) -> Checked {
     let mut scratch = stale(sep_scratch(case.frame.inner.w));
     for add in [false, true] {
         let mut z = if add { cast(&case.z) } else { stale(case.z.len()) };
-        for rows in parts(case.frame.inner.h) {
+        for (rows, numbers) in case.parts() {
             let dw = (case.depthwise(&numbers), rows);
             sep(s, dw, &numbers.lifting.lift(), weights, &mut scratch, (&mut z, add));
         }
@@ -194,11 +208,10 @@ fn forward<S: Isa>(s: S, case: &Case) -> Checked {
 
 /// K1 `dw[k][o] += Σ_p lift(d[p][k]) · g[p][o]`, K2 sums of the gradient of the norm's output, also times the centred input.
 fn weights<S: Isa>(s: S, case: &Case) -> Checked {
-    let numbers = case.numbers::<S::E>();
     let old = &case.weights[..case.depth * case.width];
     let (mut dw, mut sums) = (cast(old), GradientSums::new(cast_lanes(&case.mean)));
     let mut scratch = stale(sep_scratch(case.frame.inner.w));
-    for rows in parts(case.frame.inner.h) {
+    for (rows, numbers) in case.parts() {
         sep_weights(s, (case.gradient(&numbers), rows), case.depth, &mut scratch, &mut dw, &mut sums);
     }
     let mut expected: Vec<Sum> = old.iter().map(|&w| Sum::of(w)).collect();
