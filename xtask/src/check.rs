@@ -6,6 +6,7 @@ use crate::shell::{capture, run, run_with};
 
 /// Crate and what it must never depend on (ARCHITECTURE.md, "Arrows").
 const FORBIDDEN: &[(&str, &[&str])] = &[
+    ("gram-kernels", &["candle-core", "gram-ir", "rayon"]),
     ("gram-ir", &["candle-core", "rayon", "rand", "gram-train", "gram-data"]),
     ("gram-meta", &["candle-core", "gram-data", "gram-search", "gram-train"]),
     ("gram-search", &["candle-core", "gram-data", "gram-train", "gram-prune", "gram-export"]),
