@@ -34,6 +34,9 @@ pub(crate) enum Command {
     /// Look at datasets
     #[command(subcommand)]
     Data(DataCommand),
+    /// Measure training steps, side by side with other frameworks
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -266,6 +269,67 @@ pub(crate) enum DataCommand {
     },
     /// Datasets that need no files, and formats that are recognised
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Training steps of one network, asked for line by line
+    ///
+    /// One step is forward, cross-entropy, backward and SGD with momentum 0.9 and weight decay 5e-4, always on the same made-up images. Prints
+    /// `ready MODE params N` after two steps; then, for each line `go N` on standard input, takes N steps and prints `t MS... rss MIB
+    /// loss L`: the time of each in milliseconds, the process's largest resident memory so far (Linux; 0 elsewhere), the last loss. Ends
+    /// at the end of input or at any other line. Contenders that stay open and are asked in turn meet the same load of the machine.
+    Step(StepArgs),
+    /// Fused multiply-adds from registers that the cores can do: what shares of the peak are of
+    Peak(PeakArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StepArgs {
+    /// Net file (lines `cell`, `sep P...`, `c1 P...`; 3x32x32 images, 10 classes), `architecture.json`, a text form, or a preset's name
+    pub(crate) net: String,
+    /// Images of a step
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_small)]
+    pub(crate) batch: usize,
+    /// Threads
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = parse_small)]
+    pub(crate) threads: usize,
+    /// Instruction set [default: the best one of this machine]
+    #[arg(long, value_enum)]
+    pub(crate) isa: Option<IsaArg>,
+}
+
+/// Instruction sets that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IsaArg {
+    /// AVX-512
+    Avx512,
+    /// AVX2 with FMA
+    Avx2,
+    /// Plain code
+    Portable,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PeakArgs {
+    /// Threads, each on a core of its own
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = parse_small)]
+    pub(crate) threads: usize,
+    /// Instruction set [default: the best one of this machine]
+    #[arg(long, value_enum)]
+    pub(crate) isa: Option<IsaArg>,
+    /// Time that is measured, in seconds
+    #[arg(long, value_name = "S", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub(crate) seconds: u64,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A count between 1 and 1024.
+pub(crate) fn parse_small(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=1024).contains(count));
+    count.ok_or_else(|| format!("`{text}` is no number between 1 and 1024"))
 }
 
 /// `400000`, `400k`, `10M`, `1.5M`, `2G`.

@@ -8,6 +8,7 @@ mod commands;
 mod failure;
 mod interrupt;
 mod model_dir;
+mod net;
 mod onnx;
 mod output;
 mod progress;

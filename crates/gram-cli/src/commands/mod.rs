@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod bench;
 mod completions;
 mod cost;
 mod data;
@@ -26,6 +27,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Cost(args) => cost::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Data(command) => data::run(&command),
+        Command::Bench(command) => bench::run(&command),
         Command::Completions { shell } => completions::run(shell),
     }
 }
