@@ -122,7 +122,12 @@ fn bad_configuration_is_exit_code_2_and_names_the_line() {
     assert!(!out.exists(), "nothing is written before the configuration is known to be good");
     refused(&["search", "--data", "optdigits", "-o", text(&out), "--set", "proxy.train.epochs=0"], 2);
     refused(&["search", "-o", text(&out)], 2);
-    refused(&["search", "--data", "optdigits", "-o", text(&out), "--jobs", "0"], 2);
+    for (option, value) in [("--jobs", "0"), ("--threads", "0"), ("--max-memory", "0"), ("--max-memory", "4X")] {
+        let stderr = refused(&["search", "--data", "optdigits", "-o", text(&out), option, value], 2);
+        assert!(stderr.contains(option), "{stderr}");
+    }
+    let stderr = refused(&["search", "--data", "optdigits", "-o", text(&out), "--max-memory", "1M"], 3);
+    assert!(stderr.contains("1.0 MiB"), "{stderr}");
     refused(&["search", "--data", "optdigits", "-o", text(&out), "--max-macs", "100"], 3);
     assert!(!out.exists());
 }

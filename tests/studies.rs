@@ -39,9 +39,12 @@ fn small<'a>(dir: &'a Path, seed: &'a str) -> Vec<&'a str> {
     study.into_iter().chain([text(dir)]).chain(LIMITS).collect()
 }
 
+/// A study in a folder of its own, and its summary as a later run without any training would print it.
 fn study_in(folder: &TempDir, name: &str, more: &[&str]) -> (PathBuf, Value) {
     let dir = folder.path().join(name);
-    let summary = json(&[small(&dir, "3").as_slice(), more].concat());
+    let mut summary = json(&[small(&dir, "3").as_slice(), more].concat());
+    let rate = std::mem::take(&mut summary["children_per_hour"]);
+    assert!(rate.as_f64().is_some_and(|rate| rate > 0.0), "{rate}");
     (dir, summary)
 }
 
@@ -73,9 +76,10 @@ fn a_study_keeps_its_promises() {
     let onnx = |dir: &Path| fs::read(dir.join("best/model.onnx")).unwrap();
     assert!(onnx(&dir) == onnx(&other));
 
-    // The same command on a finished study says the same and trains nothing.
+    // The same command on a finished study says the same and trains nothing; no speed is made up for that.
     let finished = json(&[small(&dir, "3").as_slice(), &["--jobs", "2"]].concat());
     assert_eq!(finished, summary);
+    assert_eq!(finished["children_per_hour"], Value::Null);
 
     // Another configuration does not go on in the same folder.
     let stderr = refused(&[small(&dir, "3").as_slice(), &["--set", "proxy.train.epochs=3"]].concat(), 2);
@@ -163,6 +167,65 @@ fn model_is_usable(folder: &TempDir, dir: &Path) {
     let target = folder.path().join("never.onnx");
     let stderr = refused(&["export", text(&damaged), "--format", "onnx", "-o", text(&target)], 4);
     assert!(stderr.contains("model.safetensors") && !target.exists(), "{stderr}");
+}
+
+#[test]
+fn jobs_threads_and_memory_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (reference, summary) = study_in(&folder, "reference", &["--jobs", "1"]);
+    // Room for two children beside the program and the images.
+    let narrow = ["--jobs", "4", "--threads", "1", "--max-memory", "38M"];
+    let ways: [&[&str]; 3] = [&narrow, &["--jobs", "3", "--threads", "2"], &["--jobs", "4", "--max-memory", "38M"]];
+    for (i, way) in ways.into_iter().enumerate() {
+        let (dir, other) = study_in(&folder, &i.to_string(), way);
+        assert_eq!(journal(&dir), journal(&reference), "{way:?}");
+        for digest in ["journal_digest", "weights_digest"] {
+            assert_eq!(other[digest], summary[digest], "{way:?}");
+        }
+    }
+}
+
+#[test]
+fn cores_are_shared_out_by_measurement_and_within_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |name: &str, more: &[&str]| {
+        let dir = folder.path().join(name);
+        let output = gram(&[small(&dir, "3").as_slice(), more].concat()).output().unwrap();
+        let rows = String::from_utf8(output.stdout).unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && rows.contains("children per hour"), "{rows}{stderr}");
+        stderr.lines().find(|line| line.contains("at a time on")).map(str::to_owned)
+    };
+    let measured = said("measured", &["--jobs", "2"]).unwrap();
+    let ways = ["training 2 children at a time on 1 thread each", "training 1 child at a time on 2 threads each"];
+    assert!(ways.contains(&measured.as_str()), "{measured}");
+    let tight = said("tight", &["--jobs", "16", "--max-memory", "38M"]).unwrap();
+    assert!(tight.ends_with("--max-memory leaves no room for more"), "{tight}");
+    assert_eq!(said("given", &["--jobs", "2", "--threads", "1"]), None, "there is nothing to choose");
+}
+
+#[test]
+fn a_child_that_does_not_fit_is_exit_code_3_and_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("study");
+    let large = [small(&dir, "3").as_slice(), &["--set", "proxy.train.batch_size=1024"]].concat();
+    fn with<'a>(command: &[&'a str], limit: &'a str) -> Vec<&'a str> {
+        [command, &["--max-memory", limit]].concat()
+    }
+    let stderr = refused(&with(&large, "25M"), 3);
+    assert!(stderr.contains("fewest MACs") && stderr.contains("--max-memory"), "{stderr}");
+    assert!(!dir.exists(), "nothing was begun");
+    // Just enough for the cheapest child; the others are larger.
+    let takes = stderr.split_once("takes ").unwrap().1.split_once(" MiB").unwrap().0.parse::<f64>().unwrap();
+    let stderr = refused(&with(&large, &format!("{}k", ((takes + 24.5) * 1024.0) as u64)), 3);
+    assert!(stderr.contains("child ") && stderr.contains("it takes") && stderr.contains("--max-memory"), "{stderr}");
+    let begun = journal(&dir);
+    run(&with(&large, "1G"));
+    assert!(journal(&dir).starts_with(&begun));
+    let straight = folder.path().join("straight");
+    let large = [small(&straight, "3").as_slice(), &["--set", "proxy.train.batch_size=1024"]].concat();
+    run(&large);
+    assert_eq!(journal(&dir), journal(&straight));
 }
 
 #[test]

@@ -87,9 +87,15 @@ pub(crate) struct SearchArgs {
     /// Distinct children to train
     #[arg(long, value_name = "N")]
     pub(crate) children: Option<usize>,
-    /// Children trained at the same time [default: one per core]
+    /// Cores to keep busy: N children at a time, or fewer on more threads each, whichever is measured to be faster [default: all]
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
+    /// Threads of each child, instead of measuring; `--jobs` is then the number of children at a time [default: cores / T]
+    #[arg(long, value_name = "T")]
+    pub(crate) threads: Option<usize>,
+    /// Most memory for trainings and images together (512M, 4G; binary: 4G is 4 GiB) [default: 80 % of what is free]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub(crate) max_memory: Option<u64>,
     /// Folder of the study; an unfinished study in it is continued
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
@@ -352,6 +358,26 @@ pub(crate) fn parse_count(text: &str) -> Result<u64, String> {
     }
 }
 
+/// `4G`, `512M`, `1.5GiB`, `1048576`: k, M, G and T are powers of 1024.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let fail = || format!("`{text}` is not a size of memory: write 512M, 4G or 1.5G, more than 0");
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.strip_suffix("ib").or(lower.strip_suffix('b')).unwrap_or(&lower);
+    let units = [('k', 1_u64 << 10), ('m', 1 << 20), ('g', 1 << 30), ('t', 1 << 40)];
+    let with_unit = units.iter().find_map(|&(unit, factor)| Some((digits.strip_suffix(unit)?, factor)));
+    let (digits, factor) = match with_unit {
+        Some((digits, factor)) => (digits.trim_end(), factor),
+        None if lower.ends_with("ib") => return Err(fail()),
+        None => (digits.trim_end(), 1),
+    };
+    let value = digits.parse::<f64>().map_err(|_| fail())? * factor as f64;
+    if value.is_finite() && (1.0..9e15).contains(&value) && digits.starts_with(|c: char| c.is_ascii_digit()) {
+        Ok(value as u64)
+    } else {
+        Err(fail())
+    }
+}
+
 /// `32x32`.
 pub(crate) fn parse_size(text: &str) -> Result<(usize, usize), String> {
     let axes: Option<Vec<usize>> = text.split('x').map(|axis| axis.parse().ok()).collect();
@@ -381,6 +407,27 @@ mod tests {
         }
         for text in ["", "k", "-1", "1.5", "0.0001k", "1e400", "ten", "1kk"] {
             assert!(parse_count(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_of_memory_are_binary() {
+        let cases = [
+            ("4G", 4 << 30),
+            ("4GiB", 4 << 30),
+            ("4gb", 4 << 30),
+            ("512M", 512 << 20),
+            ("1.5g", 3 << 29),
+            ("64 KiB", 64 << 10),
+            ("1T", 1 << 40),
+            ("1048576", 1 << 20),
+            ("100B", 100),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "G", "0", "0.1", "-4G", "4X", "4iB", "4GG", "1e400", "infG", "NaN", "+4G", "9000000T"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
         }
     }
 

@@ -7,8 +7,8 @@ use std::time::Instant;
 use gram_data::Normalisation;
 use gram_ir::grouped;
 use gram_search::{
-    AskError, Evaluator, EvaluatorError, LocalExecutor, Observer, Run, StopReason, Study, StudyConfig as SearchStudy,
-    StudyError, StudyReport,
+    AskError, Evaluator, EvaluatorError, Executor, Observer, Run, StopReason, Study, StudyConfig as SearchStudy,
+    StudyError, StudyReport, cheapest_child,
 };
 use serde::Serialize;
 
@@ -20,9 +20,11 @@ use crate::model_dir::{Metrics, Preprocessing, save};
 use crate::output;
 use crate::progress::Progress;
 use crate::study::config::{FORMAT_VERSION, StudyConfig};
-use crate::study::evaluator::{ProxyEvaluator, cores, share_out};
+use crate::study::evaluator::ProxyEvaluator;
 use crate::study::finish::{Finish, Winner, prune};
+use crate::study::jobs::{SharedCores, cores, share_out};
 use crate::study::load::{Loaded, SearchOptions, load, shape_of};
+use crate::study::memory::{MORE_MEMORY, MemoryLimit};
 
 /// What `--json` prints; fractions, not percent.
 #[derive(Serialize)]
@@ -38,6 +40,8 @@ struct Summary<'a> {
     n_diverged: usize,
     n_rounds: usize,
     n_cache_hits: usize,
+    /// Children trained by this run, per hour of its search; none if it trained none, as when a finished study is run again.
+    children_per_hour: Option<f64>,
     stop: StopReason,
     /// blake3 of `journal.jsonl`.
     journal_digest: String,
@@ -51,8 +55,11 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         StrategyArg::Gram => gram_search::StrategyKind::Gram,
         StrategyArg::Random => gram_search::StrategyKind::Random,
     });
+    // What is free is asked before images take a part of it.
+    let mut memory = MemoryLimit::new(args.max_memory);
+    let shares = share_out(args.jobs, args.threads, cores())?;
     let Loaded { config, space, dataset } = load(&args.selectors, SearchOptions { strategy, children: args.children })?;
-    let (jobs, n_threads) = share_out(args.jobs, cores())?;
+    memory.hold(&dataset);
     refuse_data_folder(&args.output, &config.data.path)?;
     let splits = config.data.split(&dataset)?;
     let preprocessing = Preprocessing {
@@ -77,10 +84,11 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     preflight(&space, study.input, study.num_classes, &study.limits, study.seed)?
         .require()
         .map_err(preflight_failure)?;
-    let evaluator = ProxyEvaluator::new(&splits, &preprocessing, &config, n_threads, flag)?;
-    let executor = LocalExecutor { jobs };
+    require_memory(&memory, &study, &config)?;
+    let evaluator = ProxyEvaluator::new(&splits, &preprocessing, &config, flag)?;
+    let executor = SharedCores::new(&evaluator, shares, memory.left());
     // The study stays open, and locked, until all is done.
-    let (_study, report) = search(&args.output, study, &config, &evaluator, &executor, flag)?;
+    let searched = search(&args.output, study, &config, &evaluator, &executor, flag)?;
     let finish = Finish {
         dir: &args.output,
         config: &config,
@@ -89,10 +97,11 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         preprocessing: &preprocessing,
         evaluator: &evaluator,
         executor: &executor,
+        memory: &memory,
         flag,
     };
-    let winner = finish.run(&report)?;
-    let summary = summary(&args.output, &config, &report, &winner)?;
+    let winner = finish.run(&searched.report)?;
+    let summary = summary(&args.output, &config, &searched, &winner)?;
     if args.json {
         return output::json(&summary);
     }
@@ -112,15 +121,35 @@ fn refuse_data_folder(output: &Path, data: &str) -> Result<()> {
     }
 }
 
+/// Refuses a memory limit that leaves no room for any child, in the search or at the end.
+fn require_memory(memory: &MemoryLimit, study: &SearchStudy, config: &StudyConfig) -> Result<()> {
+    let SearchStudy { space, input, num_classes, seed, .. } = study;
+    let network = cheapest_child(space, *input, *num_classes, *seed).map_err(preflight_failure)?;
+    let trainings = [("proxy.train", &config.proxy.train, 1), ("final", &config.final_training, cores())];
+    for (table, train, n_threads) in trainings {
+        let then = format!("raise --max-memory or lower {table}.batch_size");
+        memory.require("even the child with the fewest MACs", (&network, train, n_threads), &then)?;
+    }
+    Ok(())
+}
+
+/// A search that is over.
+struct Searched {
+    report: StudyReport,
+    children_per_hour: Option<f64>,
+    /// Open, and so locked.
+    _study: Study,
+}
+
 /// Runs the rounds, or replays those that an earlier run journaled.
 fn search(
     dir: &Path,
     study: SearchStudy,
     config: &StudyConfig,
     evaluator: &ProxyEvaluator<'_>,
-    executor: &LocalExecutor,
+    executor: &dyn Executor,
     flag: &AtomicBool,
-) -> Result<(Study, StudyReport)> {
+) -> Result<Searched> {
     // What is behind the search (finalists, final training) may be changed without losing it, as long as there is no `best/`.
     let context = serde_json::json!({ "data": config.data.without_path() });
     let (space, input, num_classes, limits) = (study.space.clone(), study.input, study.num_classes, study.limits);
@@ -131,13 +160,16 @@ fn search(
         let pruned = prune(&space, input, num_classes, meta, &limits).ok()?;
         Some(pruned.best.architecture.canonical_key())
     };
-    let mut observer = Reporter { progress: None, started: Instant::now() };
+    let started = Instant::now();
+    let mut observer = Reporter { progress: None, started };
     let run = Run { evaluator, executor, observer: &mut observer, interrupt: flag, pruned: &pruned };
     let report = opened.run(run).map_err(study_failure)?;
     if report.stop == StopReason::Interrupted {
         return Err(interrupt::failure(&format!("{} evaluated children are kept", report.n_children)));
     }
-    Ok((opened, report))
+    let hours = started.elapsed().as_secs_f64() / 3600.0;
+    let children_per_hour = (report.n_evaluated_now > 0).then(|| report.n_evaluated_now as f64 / hours);
+    Ok(Searched { report, children_per_hour, _study: opened })
 }
 
 /// Draws the search's progress.
@@ -175,13 +207,17 @@ fn study_failure(error: StudyError) -> Failure {
         StudyError::Ask(AskError::Prior { .. } | AskError::Sample(_)) => Kind::Limits,
         StudyError::Ask(_) | StudyError::Tell(_) => Kind::Internal,
         StudyError::Evaluation { source: EvaluatorError::Interrupted, .. } => Kind::Interrupted,
+        StudyError::Evaluation { source: EvaluatorError::Memory { .. }, .. } => {
+            return Failure::new(Kind::Limits, format!("{error}: {MORE_MEMORY}"));
+        }
         StudyError::HasRun | StudyError::Identity { .. } | StudyError::Encode(_) => Kind::Internal,
         _ => Kind::Data,
     };
     Failure { kind, error: error.into() }
 }
 
-fn summary<'a>(dir: &'a Path, config: &StudyConfig, report: &StudyReport, winner: &'a Winner) -> Result<Summary<'a>> {
+fn summary<'a>(dir: &'a Path, config: &StudyConfig, searched: &Searched, winner: &'a Winner) -> Result<Summary<'a>> {
+    let report = &searched.report;
     let journal = dir.join("journal.jsonl");
     let bytes = std::fs::read(&journal).or_fail_with(Kind::Data, journal.display())?;
     Ok(Summary {
@@ -194,6 +230,7 @@ fn summary<'a>(dir: &'a Path, config: &StudyConfig, report: &StudyReport, winner
         n_diverged: report.n_diverged,
         n_rounds: report.n_rounds,
         n_cache_hits: report.n_cache_hits,
+        children_per_hour: searched.children_per_hour,
         stop: report.stop,
         journal_digest: blake3::hash(&bytes).to_hex().to_string(),
         weights_digest: winner.metrics.weights_digest(),
@@ -208,13 +245,17 @@ fn print(summary: &Summary<'_>) {
         StopReason::SpaceExhausted => ", then no new ones within the limits were found",
         _ => "",
     };
-    output::table(&[
+    let mut rows = vec![
         row("children", format!("{} in {} rounds{why}", summary.n_children, summary.n_rounds)),
         row("winner", summary.winner.to_owned()),
         row("MACs", grouped(metrics.macs)),
         row("params", grouped(metrics.params)),
         row("validation top-1", percent(metrics.validation_top1)),
         row("test top-1", metrics.test_top1.map_or("-".into(), percent)),
-    ]);
+    ];
+    if let Some(rate) = summary.children_per_hour {
+        rows.insert(1, row("children per hour", grouped(rate.round() as u64)));
+    }
+    output::table(&rows);
     output::line(&summary.model);
 }

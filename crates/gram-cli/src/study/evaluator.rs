@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use gram_data::{ImageSet, Normalisation, Splits, proxy_subset};
+use gram_data::{Batch, Batches, ImageSet, Normalisation, Splits, proxy_subset};
 use gram_search::{Evaluator, EvaluatorError, Job, Outcome};
-use gram_train::{Control, NUMERICS, TrainConfig, TrainData, TrainOptions};
+use gram_train::{Control, NUMERICS, TrainConfig, TrainData, TrainOptions, training_bytes};
 
 use crate::failure::{Kind, OrFail, Result};
 use crate::model_dir::Preprocessing;
@@ -18,18 +18,17 @@ pub(crate) struct ProxyEvaluator<'a> {
     validation: ImageSet,
     normalisation: &'a Normalisation,
     config: &'a TrainConfig,
-    n_threads: usize,
+    n_threads: AtomicUsize,
     interrupt: &'a AtomicBool,
     identity: String,
 }
 
 impl<'a> ProxyEvaluator<'a> {
-    /// Draws the proxy subsets. `n_threads` are used for each child and change nothing but time.
+    /// Draws the proxy subsets. Each child trains on one thread, unless [`set_threads`](Self::set_threads) says otherwise.
     pub(crate) fn new(
         splits: &Splits,
         preprocessing: &'a Preprocessing,
         config: &'a StudyConfig,
-        n_threads: usize,
         interrupt: &'a AtomicBool,
     ) -> Result<Self> {
         let (proxy, seed) = (&config.proxy, config.data.split_seed);
@@ -42,10 +41,30 @@ impl<'a> ProxyEvaluator<'a> {
             validation: proxy_subset(&splits.validation, proxy.validation_images_per_class, seed),
             normalisation: &preprocessing.normalisation,
             config: &proxy.train,
-            n_threads,
+            n_threads: AtomicUsize::new(1),
             interrupt,
             identity: format!("proxy {settings}; data {digest} split {data}; numerics {NUMERICS}"),
         })
+    }
+
+    /// Trains children that start from now on on so many threads each; it changes nothing but time.
+    pub(crate) fn set_threads(&self, n_threads: NonZeroUsize) {
+        self.n_threads.store(n_threads.get(), Ordering::Relaxed);
+    }
+
+    /// Bytes of training a child on so many threads.
+    pub(crate) fn bytes_on(&self, job: &Job, n_threads: NonZeroUsize) -> u64 {
+        training_bytes(&job.network, self.config, n_threads.get()) as u64
+    }
+
+    /// How children are trained.
+    pub(crate) fn config(&self) -> &TrainConfig {
+        self.config
+    }
+
+    /// Some training images, at most `n`; none if they cannot be made into a batch.
+    pub(crate) fn batch(&self, n: usize) -> Option<Batch> {
+        Batches::train(&self.train, self.normalisation, self.config.augmentation, n, 0, 0).ok()?.next()
     }
 }
 
@@ -59,7 +78,7 @@ impl Evaluator for ProxyEvaluator<'_> {
             TrainData { train: &self.train, validation: Some(&self.validation), normalisation: self.normalisation };
         let mut observer = |_: &_| Control::Continue;
         let options = TrainOptions {
-            n_threads: Some(self.n_threads),
+            n_threads: Some(self.n_threads.load(Ordering::Relaxed)),
             interrupt: Some(self.interrupt),
             evaluate_every: 0,
             ..TrainOptions::new(&mut observer)
@@ -76,6 +95,11 @@ impl Evaluator for ProxyEvaluator<'_> {
             gram_train::Outcome::Interrupted { .. } => Err(EvaluatorError::Interrupted),
         }
     }
+
+    fn bytes(&self, job: &Job) -> u64 {
+        let n_threads = NonZeroUsize::new(self.n_threads.load(Ordering::Relaxed));
+        self.bytes_on(job, n_threads.unwrap_or(NonZeroUsize::MIN))
+    }
 }
 
 fn score(trained: &gram_train::Trained) -> std::result::Result<Outcome, EvaluatorError> {
@@ -84,33 +108,4 @@ fn score(trained: &gram_train::Trained) -> std::result::Result<Outcome, Evaluato
     let metrics =
         BTreeMap::from([("train_loss".to_owned(), last.train_loss), ("train_top1".to_owned(), last.train_top1)]);
     Ok(Outcome::Scored { validation_top1, metrics })
-}
-
-/// How `cores` are shared out: so many children at a time, each on so many threads.
-///
-/// Children are small, so whole children in parallel use cores better than threads inside one.
-pub(crate) fn share_out(jobs: Option<usize>, cores: usize) -> Result<(NonZeroUsize, usize)> {
-    let jobs = NonZeroUsize::new(jobs.unwrap_or(cores));
-    let jobs = jobs.ok_or_else(|| crate::failure::Failure::new(Kind::Usage, "--jobs is 0, it must be 1 or more"))?;
-    Ok((jobs, (cores / jobs).max(1)))
-}
-
-/// Cores that this process may use.
-pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cores_are_shared_out() {
-        let shared = |jobs, cores| share_out(jobs, cores).map(|(jobs, threads)| (jobs.get(), threads)).ok();
-        assert_eq!(shared(None, 2), Some((2, 1)));
-        assert_eq!(shared(Some(1), 8), Some((1, 8)));
-        assert_eq!(shared(Some(3), 8), Some((3, 2)));
-        assert_eq!(shared(Some(16), 8), Some((16, 1)));
-        assert_eq!(shared(Some(0), 8), None);
-    }
 }

@@ -19,6 +19,8 @@ use crate::model_dir::{self, Metrics, Preprocessing};
 use crate::onnx;
 use crate::output;
 use crate::study::config::{FORMAT_VERSION, StudyConfig};
+use crate::study::jobs::cores;
+use crate::study::memory::{MORE_MEMORY, MemoryLimit};
 use crate::study::training::{self, Training};
 
 /// A network that was scored once more at the end.
@@ -60,6 +62,7 @@ pub(crate) struct Finish<'a> {
     pub(crate) preprocessing: &'a Preprocessing,
     pub(crate) evaluator: &'a dyn Evaluator,
     pub(crate) executor: &'a dyn Executor,
+    pub(crate) memory: &'a MemoryLimit,
     pub(crate) flag: &'a AtomicBool,
 }
 
@@ -90,6 +93,7 @@ impl Finish<'_> {
         if let Some(metrics) = model_dir::sealed(best, &training.identity())? {
             return Ok(metrics);
         }
+        self.memory.require("the winner", (&network, &self.config.final_training, cores()), MORE_MEMORY)?;
         output::note(format_args!("training the winner ({origin})"));
         let checkpoint = self.dir.join("ckpt").join("final.safetensors");
         let weights = training.run(&checkpoint, self.flag)?;
@@ -192,6 +196,9 @@ impl Finish<'_> {
         });
         match failure {
             Some(EvaluatorError::Interrupted) => Err(interrupt::failure("the search is kept")),
+            Some(error @ EvaluatorError::Memory { .. }) => {
+                Err(Failure::new(Kind::Limits, format!("a finalist cannot be scored: {error}: {MORE_MEMORY}")))
+            }
             Some(error) => Err(Failure { kind: Kind::Data, error: error.into() }),
             None if self.flag.load(Ordering::Relaxed) => Err(interrupt::failure("the search is kept")),
             None => Ok(()),

@@ -3,7 +3,10 @@
 pub(crate) mod config;
 pub(crate) mod evaluator;
 pub(crate) mod finish;
+pub(crate) mod jobs;
 pub(crate) mod load;
+mod measure;
+pub(crate) mod memory;
 mod overrides;
 pub(crate) mod training;
 
