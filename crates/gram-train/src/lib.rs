@@ -10,6 +10,7 @@
 
 mod checkpoint;
 mod config;
+mod device;
 mod digest;
 mod edit;
 mod engine;
@@ -34,6 +35,7 @@ pub const NUMERICS: &str = "gram-train 2, cpu, f32";
 
 pub use checkpoint::{CheckpointError, CheckpointProblem};
 pub use config::{ConfigError, Optimizer, TrainConfig};
+pub use device::{DeviceChoice, DeviceModel, DeviceNameError, numerics};
 pub use digest::weights_digest;
 pub use engine::{Engine, EvalEngine, Layout};
 pub use error::TrainError;
