@@ -35,7 +35,7 @@ pub const NUMERICS: &str = "gram-train 2, cpu, f32";
 
 pub use checkpoint::{CheckpointError, CheckpointProblem};
 pub use config::{ConfigError, Optimizer, TrainConfig};
-pub use device::{DeviceChoice, DeviceModel, DeviceNameError, numerics};
+pub use device::{DeviceChoice, DeviceModel, DeviceNameError, numerics, train_on, train_on_device};
 pub use digest::weights_digest;
 pub use engine::{Engine, EvalEngine, Layout};
 pub use error::TrainError;

@@ -154,7 +154,13 @@ fn gradients_are_those_of_finite_differences() {
                 };
                 let difference = (at_step(&mut weights, 1e-6) - at_step(&mut weights, -1e-6)) / 2e-6;
                 let error = (gradient[at] - difference).abs();
-                assert!(error < 1e-7 * (1.0 + difference.abs()), "{op:?}: {} of {}: {} instead of {difference}", at, spec.name, gradient[at]);
+                assert!(
+                    error < 1e-7 * (1.0 + difference.abs()),
+                    "{op:?}: {} of {}: {} instead of {difference}",
+                    at,
+                    spec.name,
+                    gradient[at]
+                );
             }
         }
     }
@@ -210,7 +216,8 @@ fn gradients_at_kinks_and_ties_are_those_of_the_cpus_model() {
         weights.insert("scale.bias", gram_ir::Tensor::new(vec![1], vec![0.0]).unwrap());
         let pixels = [0.0, 6.0, 3.0, -3.0, 6.0, 6.0, 0.0, 0.0, -3.0, -3.0, 3.0, 1.0];
         let images = Tensor::from_slice(&pixels, (1, 1, 3, 4), &Device::Cpu).unwrap();
-        let expected = Model::with_weights(&network, &weights, DType::F64).unwrap().gradients(&images, &[1], 0.0).unwrap();
+        let expected =
+            Model::with_weights(&network, &weights, DType::F64).unwrap().gradients(&images, &[1], 0.0).unwrap();
         let got = model(&network, &weights).gradients(&images, &[1], 0.0).unwrap();
         for (got, expected) in got.by_tensor.iter().zip(&expected.by_tensor) {
             let (got, expected) = (numbers(got.as_ref().unwrap()), numbers(expected.as_ref().unwrap()));
@@ -246,4 +253,19 @@ fn weights_are_replaced_and_copies_are_apart() {
     assert_eq!((copy.weights().unwrap(), model.weights().unwrap()), (first, second.clone()));
     model.forward(&on_candle(&images(&network, 2, 1)), Mode::Train).unwrap();
     assert_ne!(model.weights().unwrap(), second);
+}
+
+/// Thousands of nodes must not exhaust a stack.
+#[test]
+fn very_deep_networks_have_gradients() {
+    let mut network = Network::new(Shape::chw(1, 1, 1));
+    let mut tip = network.add("fc", Op::Linear { c_in: 1, c_out: 2, bias: true }, &[network.input()]).unwrap();
+    for i in 0..10_000 {
+        tip = network.add(format!("act{i}"), Op::Act { activation: Activation::Relu }, &[tip]).unwrap();
+    }
+    network.set_output(tip).unwrap();
+    let mut weights = Weights::arbitrary(&network, 0);
+    weights.insert("fc.bias", gram_ir::Tensor::new(vec![2], vec![5.0, 5.0]).unwrap());
+    let gradients = model(&network, &weights).gradients(&row(&[1.0]), &[1], 0.0).unwrap();
+    assert!(gradients.by_tensor.iter().all(|gradient| numbers(gradient.as_ref().unwrap())[0] != 0.0));
 }

@@ -54,15 +54,22 @@ impl DeviceChoice {
     }
 }
 
-/// What may change the last bits of a training on `device` besides its inputs, as [`NUMERICS`] on the CPU; the same for all GPUs.
+/// What may change the last bits of [`train_on`](crate::train_on) on `device` besides its inputs: [`NUMERICS`] on the CPU, another text
+/// for GPUs, the same for all of them.
 ///
-/// Weights that were trained on one kind of device are no continuation of those of another, so this belongs into every key of a cache.
+/// A training is not continued, and a score not reused, where this differs.
 pub fn numerics(device: &Device) -> String {
-    match device.location() {
-        DeviceLocation::Cpu => NUMERICS.into(),
-        DeviceLocation::Cuda { .. } => "gram-train 1, cuda, f32".into(),
-        DeviceLocation::Metal { .. } => "gram-train 1, metal, f32".into(),
-    }
+    if device.is_cpu() { NUMERICS.into() } else { numerics_of_operators(device) }
+}
+
+/// The same for [`train_on_device`](crate::train_on_device), which uses candle's operators on the CPU too.
+pub(super) fn numerics_of_operators(device: &Device) -> String {
+    let name = match device.location() {
+        DeviceLocation::Cpu => "cpu by candle",
+        DeviceLocation::Cuda { .. } => "cuda",
+        DeviceLocation::Metal { .. } => "metal",
+    };
+    format!("gram-train 1, {name}, f32")
 }
 
 impl FromStr for DeviceChoice {

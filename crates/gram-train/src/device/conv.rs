@@ -22,12 +22,7 @@ pub(super) struct SavedConv {
 ///
 /// # Shapes
 /// `x` is `[c_in, n, h, w]`, the output `[c_out, n, h', w']`; `weight` has [`Conv2d::weight_shape`] or the same elements.
-pub(super) fn conv2d(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    conv: &Conv2d,
-) -> Result<(Tensor, SavedConv)> {
+pub(super) fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: &Conv2d) -> Result<(Tensor, SavedConv)> {
     let (_, _, h, w) = x.dims4()?;
     let windows = Windows::of_conv(conv, [h, w])?;
     let weight = weight.reshape(conv.weight_shape().to_vec())?;
@@ -121,8 +116,11 @@ impl SavedConv {
 
 impl Saved for SavedConv {
     fn backward(&self, g: &Tensor, wanted: bool) -> Result<Back> {
-        let (x, weight) =
-            if self.conv.is_depthwise() { self.depthwise_gradients(g, wanted) } else { self.grouped_gradients(g, wanted) }?;
+        let (x, weight) = if self.conv.is_depthwise() {
+            self.depthwise_gradients(g, wanted)
+        } else {
+            self.grouped_gradients(g, wanted)
+        }?;
         let mut params = vec![weight];
         if self.bias {
             params.push(channel_sums(g)?);

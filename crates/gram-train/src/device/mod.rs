@@ -7,12 +7,19 @@ mod choice;
 mod conv;
 mod model;
 mod norm;
+mod optim;
 mod pointwise;
 mod pool;
+mod resume;
 mod store;
 mod sums;
 mod tape;
+mod train;
+mod trainer;
 mod windows;
 
 pub use choice::{DeviceChoice, DeviceNameError, numerics};
 pub use model::DeviceModel;
+pub use train::{train_on, train_on_device};
+
+use choice::numerics_of_operators;

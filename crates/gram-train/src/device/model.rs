@@ -72,7 +72,13 @@ impl DeviceModel {
         let program = Program::compile(network);
         let places = Arc::new(Places::new(network.tensors(), &program));
         let store = store(network, weights, places, dtype, device)?;
-        Ok(Self { program: Arc::new(program), network: Arc::new(network.clone()), store, dtype, device: device.clone() })
+        Ok(Self {
+            program: Arc::new(program),
+            network: Arc::new(network.clone()),
+            store,
+            dtype,
+            device: device.clone(),
+        })
     }
 
     /// Names, roles and shapes of the tensors, in order.
@@ -239,7 +245,8 @@ impl DeviceModel {
     }
 
     fn norm_fixed(&self, x: &Tensor, norm: NormTensors) -> candle_core::Result<Tensor> {
-        let [scale, shift, mean, var] = [norm.scale, norm.shift, norm.mean, norm.var].map(|index| self.store.get(index));
+        let [scale, shift, mean, var] =
+            [norm.scale, norm.shift, norm.mean, norm.var].map(|index| self.store.get(index));
         batch_norm_fixed(x, [&mean?, &var?], &scale?, &shift?)
     }
 

@@ -81,3 +81,31 @@ fn count(x: &Tensor) -> Result<f64> {
 fn per_channel(x: &Tensor) -> Result<Tensor> {
     x.reshape(((), 1, 1, 1))
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    /// Mean 1000, standard deviation 0.01: the difference of the mean square and the squared mean would be all rounding error.
+    #[test]
+    fn nothing_cancels_where_the_mean_is_large() {
+        let noise = gram_ir::Tensor::arbitrary(&[2, 64, 8, 8], 1);
+        let pixels: Vec<f32> = noise.data().iter().map(|x| (1000.0 + 0.01 * x) as f32).collect();
+        let x = Tensor::from_vec(pixels, (2, 64, 8, 8), &Device::Cpu).unwrap();
+        let of = |dtype| {
+            let (scale, shift) = (Tensor::ones(2, dtype, &Device::Cpu), Tensor::zeros(2, dtype, &Device::Cpu));
+            let (y, _, moments) = batch_norm(&x.to_dtype(dtype).unwrap(), &scale.unwrap(), &shift.unwrap()).unwrap();
+            let numbers = |x: &Tensor| x.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
+            (numbers(&y), numbers(&moments.unbiased_var))
+        };
+        let ((y, var), (exact_y, exact_var)) = (of(DType::F32), of(DType::F64));
+        for (var, exact) in var.iter().zip(&exact_var) {
+            assert!((var / exact - 1.0).abs() < 1e-3, "{var} instead of {exact}");
+        }
+        for (y, exact) in y.iter().zip(&exact_y) {
+            assert!((y - exact).abs() < 0.02, "{y} instead of {exact}");
+        }
+    }
+}

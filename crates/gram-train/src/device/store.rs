@@ -1,6 +1,7 @@
 //! The tensors of a network on a device, those that change in one piece each, so that an optimiser step is a handful of operations.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
@@ -23,39 +24,39 @@ pub(super) enum Part {
 #[derive(Debug)]
 pub(super) struct Places {
     specs: Vec<TensorSpec>,
-    /// The part, and the first element in it.
-    places: Vec<(Part, usize)>,
+    /// The part, and the elements in it.
+    places: Vec<(Part, Range<usize>)>,
 }
 
 impl Places {
     pub(super) fn new(specs: Vec<TensorSpec>, program: &Program) -> Self {
-        let parts = parts(specs.len(), program);
         let mut ends: BTreeMap<Part, usize> = BTreeMap::new();
         let place = |(spec, part): (&TensorSpec, Part)| {
             let end = ends.entry(part).or_default();
             let start = *end;
             *end += spec.elements();
-            (part, start)
+            (part, start..*end)
         };
-        let places = specs.iter().zip(parts).map(place).collect();
+        let places = specs.iter().zip(parts(specs.len(), program)).map(place).collect();
         Self { specs, places }
     }
 
+    /// All tensors, in the order of the network.
     pub(super) fn specs(&self) -> &[TensorSpec] {
         &self.specs
     }
 
-    /// Indices of the tensors in a part, in the order of their elements there.
-    pub(super) fn in_part(&self, part: Part) -> impl Iterator<Item = usize> {
-        (0..self.places.len()).filter(move |&index| self.places[index].0 == part)
+    /// The tensors in a part, in the order of their elements there, and which elements they have.
+    pub(super) fn in_part(&self, part: Part) -> impl Iterator<Item = (&TensorSpec, Range<usize>)> {
+        let all = self.specs.iter().zip(&self.places);
+        all.filter(move |(_, place)| place.0 == part).map(|(spec, place)| (spec, place.1.clone()))
     }
 
     /// One number per learnt element: `value` for those of weights, 0 for those of norms and biases.
     pub(super) fn of_weights(&self, value: f64) -> Vec<f64> {
-        let of = |index: usize| {
-            let spec = &self.specs[index];
+        let of = |(spec, elements): (&TensorSpec, Range<usize>)| {
             let value = if spec.role == TensorRole::Weight { value } else { 0.0 };
-            std::iter::repeat_n(value, spec.elements())
+            std::iter::repeat_n(value, elements.len())
         };
         self.in_part(Part::Learnt).flat_map(of).collect()
     }
@@ -96,14 +97,12 @@ pub(super) struct Store {
 impl Store {
     /// With `values` for each tensor.
     pub(super) fn new(places: Arc<Places>, values: &[Vec<f64>], dtype: DType, device: &Device) -> Result<Self> {
-        let mut parts = BTreeMap::new();
-        for part in [Part::Learnt, Part::Running, Part::Fixed] {
-            let values: Vec<f64> = places.in_part(part).flat_map(|index| values[index].iter().copied()).collect();
-            if !values.is_empty() {
-                parts.insert(part, upload(values, dtype, device)?);
-            }
+        let mut flat: BTreeMap<Part, Vec<f64>> = BTreeMap::new();
+        for ((part, _), values) in places.places.iter().zip(values) {
+            flat.entry(*part).or_default().extend(values);
         }
-        Ok(Self { places, parts })
+        let upload = |(part, values)| Ok((part, upload(values, dtype, device)?));
+        Ok(Self { parts: flat.into_iter().map(upload).collect::<Result<_>>()?, places })
     }
 
     pub(super) fn places(&self) -> &Arc<Places> {
@@ -112,9 +111,19 @@ impl Store {
 
     /// A tensor, of its shape.
     pub(super) fn get(&self, index: usize) -> Result<Tensor> {
-        let (part, start) = self.places.places[index];
-        let spec = &self.places.specs[index];
-        self.part(part)?.narrow(0, start, spec.elements())?.reshape(spec.shape.as_slice())
+        let (part, elements) = &self.places.places[index];
+        let flat = self.part(*part)?.narrow(0, elements.start, elements.len())?;
+        flat.reshape(self.places.specs[index].shape.as_slice())
+    }
+
+    /// All parts that have elements.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (Part, &Tensor)> {
+        self.parts.iter().map(|(&part, elements)| (part, elements))
+    }
+
+    /// Those of them that training changes.
+    pub(super) fn changing(&self) -> impl Iterator<Item = (Part, &Tensor)> {
+        self.parts().filter(|(part, _)| *part != Part::Fixed)
     }
 
     /// The elements of a part that has some.
@@ -127,55 +136,35 @@ impl Store {
         self.parts.get(&Part::Learnt)
     }
 
+    /// One tensor for each of the network's, those of the learnt ones one behind the other.
+    pub(super) fn flat_learnt(&self, tensors: &[Option<Tensor>]) -> Result<Tensor> {
+        let learnt = self.places.places.iter().zip(tensors).filter(|((part, _), _)| *part == Part::Learnt);
+        let flat = learnt.map(|(_, tensor)| match tensor {
+            Some(tensor) => tensor.flatten_all(),
+            None => Err(candle_core::Error::msg("invariant: learnt tensors have a gradient")),
+        });
+        Tensor::cat(&flat.collect::<Result<Vec<_>>>()?, 0)
+    }
+
     /// Puts other elements into a part.
     pub(super) fn replace(&mut self, part: Part, elements: Tensor) {
         self.parts.insert(part, elements);
-    }
-
-    /// Parts that training changes, with their elements.
-    pub(super) fn changing(&self) -> impl Iterator<Item = (Part, &Tensor)> {
-        self.parts.iter().filter(|(part, _)| **part != Part::Fixed).map(|(&part, elements)| (part, elements))
     }
 
     /// The values of all tensors.
     pub(super) fn values(&self) -> Result<Vec<Vec<f64>>> {
         let mut parts = BTreeMap::new();
         for (&part, elements) in &self.parts {
-            parts.insert(part, download(elements)?);
+            let elements = elements.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+            parts.insert(part, elements.to_vec1::<f64>()?);
         }
-        Ok(self.split(&parts))
-    }
-
-    /// The values of each tensor, of those of whole parts; none for tensors of a part that is not given.
-    pub(super) fn split<T: Copy>(&self, parts: &BTreeMap<Part, Vec<T>>) -> Vec<Vec<T>> {
-        let places = self.places.specs.iter().zip(&self.places.places);
-        let split = |(spec, (part, start)): (&TensorSpec, &(Part, usize))| {
-            parts.get(part).map_or(Vec::new(), |values| values[*start..start + spec.elements()].to_vec())
-        };
-        places.map(split).collect()
-    }
-
-    /// Whether all elements are finite.
-    pub(super) fn is_finite(&self) -> Result<bool> {
-        for elements in self.parts.values() {
-            // 0 times anything finite is 0, times anything else NaN.
-            let zero = (elements * 0.0)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-            if zero != 0.0 {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Ok(self.places.places.iter().map(|(part, elements)| parts[part][elements.clone()].to_vec()).collect())
     }
 }
 
 /// Numbers as a vector on a device.
 pub(super) fn upload(values: Vec<f64>, dtype: DType, device: &Device) -> Result<Tensor> {
     let n = values.len();
-    // The device's own cast is left out, so that only half as much has to travel.
+    // Cast before they travel, so that f32 are half as many bytes.
     Tensor::from_vec(values, n, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
-}
-
-/// A tensor's numbers, row by row.
-pub(super) fn download(x: &Tensor) -> Result<Vec<f64>> {
-    x.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()
 }
