@@ -33,6 +33,7 @@ mod trainer;
 /// See [`numerics`].
 pub const NUMERICS: &str = "gram-train 2, cpu, f32";
 
+pub use candle_core::Device;
 pub use checkpoint::{CheckpointError, CheckpointProblem};
 pub use config::{ConfigError, Optimizer, TrainConfig};
 pub use device::{DeviceChoice, DeviceModel, DeviceNameError, numerics, train_on, train_on_device};

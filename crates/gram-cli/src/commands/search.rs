@@ -23,6 +23,7 @@ use crate::study::config::{FORMAT_VERSION, StudyConfig};
 use crate::study::evaluator::{ProxyEvaluator, cores, share_out};
 use crate::study::finish::{Finish, Winner, prune};
 use crate::study::load::{Loaded, SearchOptions, load, shape_of};
+use crate::study::training::train_failure;
 
 /// What `--json` prints; fractions, not percent.
 #[derive(Serialize)]
@@ -47,12 +48,14 @@ struct Summary<'a> {
 
 pub(crate) fn run(args: SearchArgs) -> Result<()> {
     let flag = interrupt::flag()?;
+    let device = args.device.open().map_err(train_failure)?;
     let strategy = args.strategy.map(|strategy| match strategy {
         StrategyArg::Gram => gram_search::StrategyKind::Gram,
         StrategyArg::Random => gram_search::StrategyKind::Random,
     });
     let Loaded { config, space, dataset } = load(&args.selectors, SearchOptions { strategy, children: args.children })?;
-    let (jobs, n_threads) = share_out(args.jobs, cores())?;
+    let jobs = args.jobs.or(args.device.is_cuda().then_some(1));
+    let (jobs, n_threads) = share_out(jobs, cores())?;
     refuse_data_folder(&args.output, &config.data.path)?;
     let splits = config.data.split(&dataset)?;
     let preprocessing = Preprocessing {
@@ -77,7 +80,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     preflight(&space, study.input, study.num_classes, &study.limits, study.seed)?
         .require()
         .map_err(preflight_failure)?;
-    let evaluator = ProxyEvaluator::new(&splits, &preprocessing, &config, n_threads, flag)?;
+    let evaluator = ProxyEvaluator::new(&splits, &preprocessing, &config, &device, n_threads, flag)?;
     let executor = LocalExecutor { jobs };
     // The study stays open, and locked, until all is done.
     let (_study, report) = search(&args.output, study, &config, &evaluator, &executor, flag)?;
@@ -89,6 +92,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         preprocessing: &preprocessing,
         evaluator: &evaluator,
         executor: &executor,
+        device: &device,
         flag,
     };
     let winner = finish.run(&report)?;

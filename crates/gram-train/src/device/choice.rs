@@ -59,12 +59,12 @@ impl DeviceChoice {
 ///
 /// A training is not continued, and a score not reused, where this differs.
 pub fn numerics(device: &Device) -> String {
-    if device.is_cpu() { NUMERICS.into() } else { numerics_of_operators(device) }
+    if device.is_cpu() { NUMERICS.into() } else { numerics_of_operators(device.location()) }
 }
 
 /// The same for [`train_on_device`](crate::train_on_device), which uses candle's operators on the CPU too.
-pub(super) fn numerics_of_operators(device: &Device) -> String {
-    let name = match device.location() {
+pub(super) fn numerics_of_operators(location: DeviceLocation) -> String {
+    let name = match location {
         DeviceLocation::Cpu => "cpu by candle",
         DeviceLocation::Cuda { .. } => "cuda",
         DeviceLocation::Metal { .. } => "metal",
@@ -128,7 +128,10 @@ mod tests {
     }
 
     #[test]
-    fn the_numerics_of_the_cpu_are_those_of_its_own_engine() {
+    fn numerics_tell_engines_apart() {
         assert_eq!(numerics(&Device::Cpu), NUMERICS);
+        assert_ne!(numerics_of_operators(DeviceLocation::Cpu), NUMERICS);
+        let gpu = |gpu_id| numerics_of_operators(DeviceLocation::Cuda { gpu_id });
+        assert_eq!([gpu(0), gpu(1)], ["gram-train 1, cuda, f32"; 2]);
     }
 }
