@@ -146,6 +146,8 @@ fn devices_that_cannot_be_had_are_exit_code_2() {
         }
         assert!(!out.exists());
     }
+    let stderr = refused(&["search", "--data", "optdigits", "-o", text(&out), "--device", "cuda", "--jobs", "2"], 2);
+    assert!(stderr.contains("one at a time"), "{stderr}");
 }
 
 #[test]

@@ -85,7 +85,7 @@ pub(crate) struct SearchArgs {
     /// Distinct children to train
     #[arg(long, value_name = "N")]
     pub(crate) children: Option<usize>,
-    /// Children trained at the same time [default: one per core; 1 on a GPU]
+    /// Children trained at the same time [default: one per core; on a GPU always 1]
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
     /// Where networks are trained: cpu, cuda or cuda:N

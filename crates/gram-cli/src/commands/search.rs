@@ -10,6 +10,7 @@ use gram_search::{
     AskError, Evaluator, EvaluatorError, LocalExecutor, Observer, Run, StopReason, Study, StudyConfig as SearchStudy,
     StudyError, StudyReport,
 };
+use gram_train::DeviceChoice;
 use serde::Serialize;
 
 use crate::args::{SearchArgs, StrategyArg};
@@ -48,13 +49,13 @@ struct Summary<'a> {
 
 pub(crate) fn run(args: SearchArgs) -> Result<()> {
     let flag = interrupt::flag()?;
+    let jobs = jobs_on(args.device, args.jobs)?;
     let device = args.device.open().map_err(train_failure)?;
     let strategy = args.strategy.map(|strategy| match strategy {
         StrategyArg::Gram => gram_search::StrategyKind::Gram,
         StrategyArg::Random => gram_search::StrategyKind::Random,
     });
     let Loaded { config, space, dataset } = load(&args.selectors, SearchOptions { strategy, children: args.children })?;
-    let jobs = args.jobs.or(args.device.is_cuda().then_some(1));
     let (jobs, n_threads) = share_out(jobs, cores())?;
     refuse_data_folder(&args.output, &config.data.path)?;
     let splits = config.data.split(&dataset)?;
@@ -102,6 +103,18 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     }
     print(&summary);
     Ok(())
+}
+
+/// Children trained at the same time: what is asked for, but one at a time on a GPU, whose queue and library handles all would share.
+fn jobs_on(device: DeviceChoice, jobs: Option<usize>) -> Result<Option<usize>> {
+    match jobs {
+        Some(jobs) if device.is_cuda() && jobs > 1 => {
+            let message = format!("--jobs is {jobs}: on a GPU children are trained one at a time, leave it out");
+            Err(Failure::new(Kind::Usage, message))
+        }
+        None if device.is_cuda() => Ok(Some(1)),
+        jobs => Ok(jobs),
+    }
 }
 
 /// A study inside its dataset would be taken for images the next time.

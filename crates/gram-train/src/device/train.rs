@@ -42,6 +42,8 @@ pub fn train_on(
 /// scores come back, those of a step while the next one runs; so a loss that is not finite is noticed a step later, and reported for its
 /// own step. `options.n_threads` is not used. A checkpoint goes on only on the same kind of device.
 ///
+/// Trainings that run at the same time on one GPU need to open it once each: an opened [`Device`] has one library handle and one queue.
+///
 /// # Errors
 /// As [`train`], and [`TrainError::Tensor`] if the device has no room.
 pub fn train_on_device(
