@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gram_ir::Shape;
+use gram_train::DeviceChoice;
 
 /// Hardware-aware neural architecture search: small fast networks from labelled images and hard limits.
 #[derive(Debug, Parser)]
@@ -84,9 +85,12 @@ pub(crate) struct SearchArgs {
     /// Distinct children to train
     #[arg(long, value_name = "N")]
     pub(crate) children: Option<usize>,
-    /// Children trained at the same time [default: one per core]
+    /// Children trained at the same time [default: one per core; on a GPU always 1]
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
+    /// Where networks are trained: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub(crate) device: DeviceChoice,
     /// Folder of the study; an unfinished study in it is continued
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
@@ -149,6 +153,9 @@ pub(crate) struct TrainArgs {
     /// Seed of everything random
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub(crate) seed: Option<u64>,
+    /// Where the network is trained: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub(crate) device: DeviceChoice,
     /// Folder of the model; an unfinished training in it is continued
     #[arg(short, long, value_name = "MODELDIR")]
     pub(crate) output: PathBuf,

@@ -10,6 +10,7 @@ use gram_search::{
     AskError, Evaluator, EvaluatorError, LocalExecutor, Observer, Run, StopReason, Study, StudyConfig as SearchStudy,
     StudyError, StudyReport,
 };
+use gram_train::DeviceChoice;
 use serde::Serialize;
 
 use crate::args::{SearchArgs, StrategyArg};
@@ -23,6 +24,7 @@ use crate::study::config::{FORMAT_VERSION, StudyConfig};
 use crate::study::evaluator::{ProxyEvaluator, cores, share_out};
 use crate::study::finish::{Finish, Winner, prune};
 use crate::study::load::{Loaded, SearchOptions, load, shape_of};
+use crate::study::training::train_failure;
 
 /// What `--json` prints; fractions, not percent.
 #[derive(Serialize)]
@@ -47,12 +49,14 @@ struct Summary<'a> {
 
 pub(crate) fn run(args: SearchArgs) -> Result<()> {
     let flag = interrupt::flag()?;
+    let jobs = jobs_on(args.device, args.jobs)?;
+    let device = args.device.open().map_err(train_failure)?;
     let strategy = args.strategy.map(|strategy| match strategy {
         StrategyArg::Gram => gram_search::StrategyKind::Gram,
         StrategyArg::Random => gram_search::StrategyKind::Random,
     });
     let Loaded { config, space, dataset } = load(&args.selectors, SearchOptions { strategy, children: args.children })?;
-    let (jobs, n_threads) = share_out(args.jobs, cores())?;
+    let (jobs, n_threads) = share_out(jobs, cores())?;
     refuse_data_folder(&args.output, &config.data.path)?;
     let splits = config.data.split(&dataset)?;
     let preprocessing = Preprocessing {
@@ -77,7 +81,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     preflight(&space, study.input, study.num_classes, &study.limits, study.seed)?
         .require()
         .map_err(preflight_failure)?;
-    let evaluator = ProxyEvaluator::new(&splits, &preprocessing, &config, n_threads, flag)?;
+    let evaluator = ProxyEvaluator::new(&splits, &preprocessing, &config, &device, n_threads, flag)?;
     let executor = LocalExecutor { jobs };
     // The study stays open, and locked, until all is done.
     let (_study, report) = search(&args.output, study, &config, &evaluator, &executor, flag)?;
@@ -89,6 +93,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         preprocessing: &preprocessing,
         evaluator: &evaluator,
         executor: &executor,
+        device: &device,
         flag,
     };
     let winner = finish.run(&report)?;
@@ -98,6 +103,18 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     }
     print(&summary);
     Ok(())
+}
+
+/// Children trained at the same time: what is asked for, but one at a time on a GPU, whose queue and library handles all would share.
+fn jobs_on(device: DeviceChoice, jobs: Option<usize>) -> Result<Option<usize>> {
+    match jobs {
+        Some(jobs) if device.is_cuda() && jobs > 1 => {
+            let message = format!("--jobs is {jobs}: on a GPU children are trained one at a time, leave it out");
+            Err(Failure::new(Kind::Usage, message))
+        }
+        None if device.is_cuda() => Ok(Some(1)),
+        jobs => Ok(jobs),
+    }
 }
 
 /// A study inside its dataset would be taken for images the next time.
