@@ -38,7 +38,7 @@ pub const NUMERICS: &str = "gram-train 2, cpu, f32";
 pub use candle_core::Device;
 pub use checkpoint::{CheckpointError, CheckpointProblem};
 pub use config::{ConfigError, Optimizer, TrainConfig};
-pub use device::{DeviceChoice, DeviceModel, DeviceNameError, numerics, train_on, train_on_device};
+pub use device::{DeviceChoice, DeviceModel, DeviceNameError, numerics_on, train_on, train_on_device};
 pub use digest::weights_digest;
 pub use engine::{Engine, EvalEngine, Layout};
 pub use error::TrainError;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use gram_data::{ImageSet, Normalisation, Splits, proxy_subset};
 use gram_search::{Evaluator, EvaluatorError, Job, Outcome};
-use gram_train::{Control, Device, TrainConfig, TrainData, TrainOptions, numerics};
+use gram_train::{Control, Device, TrainConfig, TrainData, TrainOptions, numerics_on};
 
 use crate::failure::{Kind, OrFail, Result};
 use crate::model_dir::Preprocessing;
@@ -47,7 +47,7 @@ impl<'a> ProxyEvaluator<'a> {
             device,
             n_threads,
             interrupt,
-            identity: format!("proxy {settings}; data {digest} split {data}; numerics {}", numerics(device)),
+            identity: format!("proxy {settings}; data {digest} split {data}; numerics {}", numerics_on(device)),
         })
     }
 }

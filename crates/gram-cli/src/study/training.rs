@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use gram_data::{ImageSet, Normalisation, Splits};
 use gram_ir::{Design, Network, Weights};
-use gram_train::{Control, Device, EpochReport, Outcome, TrainConfig, TrainData, TrainError, TrainOptions, numerics};
+use gram_train::{
+    Control, Device, EpochReport, Outcome, TrainConfig, TrainData, TrainError, TrainOptions, numerics_on,
+};
 
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::interrupt;
@@ -81,7 +83,7 @@ impl Training<'_> {
             "preprocessing": preprocessing,
             "config": self.config,
             "seed": self.seed,
-            "numerics": numerics(self.device),
+            "numerics": numerics_on(self.device),
         });
         blake3::hash(all.to_string().as_bytes()).to_hex().to_string()
     }

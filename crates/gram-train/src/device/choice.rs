@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use candle_core::{Device, DeviceLocation};
 
-use crate::{NUMERICS, TrainError};
+use crate::{TrainError, numerics};
 
 /// A device by name: `cpu`, `cuda` (the first GPU) or `cuda:N`.
 ///
@@ -54,15 +54,16 @@ impl DeviceChoice {
     }
 }
 
-/// What may change the last bits of [`train_on`](crate::train_on) on `device` besides its inputs: [`NUMERICS`] on the CPU, another text
+/// What may change the last bits of [`train_on`](crate::train_on) on `device` besides its inputs: [`numerics`] on the CPU, another text
 /// for GPUs, the same for all of them.
 ///
 /// A training is not continued, and a score not reused, where this differs.
-pub fn numerics(device: &Device) -> String {
-    if device.is_cpu() { NUMERICS.into() } else { numerics_of_operators(device.location()) }
+pub fn numerics_on(device: &Device) -> String {
+    if device.is_cpu() { numerics() } else { numerics_of_operators(device.location()) }
 }
 
-/// The same for [`train_on_device`](crate::train_on_device), which uses candle's operators on the CPU too.
+/// The same for [`train_on_device`](crate::train_on_device), which uses candle's operators on the CPU too; its number is raised with every
+/// change of what they compute.
 pub(super) fn numerics_of_operators(location: DeviceLocation) -> String {
     let name = match location {
         DeviceLocation::Cpu => "cpu by candle",
@@ -129,8 +130,8 @@ mod tests {
 
     #[test]
     fn numerics_tell_engines_apart() {
-        assert_eq!(numerics(&Device::Cpu), NUMERICS);
-        assert_ne!(numerics_of_operators(DeviceLocation::Cpu), NUMERICS);
+        assert_eq!(numerics_on(&Device::Cpu), numerics());
+        assert_ne!(numerics_of_operators(DeviceLocation::Cpu), numerics());
         let gpu = |gpu_id| numerics_of_operators(DeviceLocation::Cuda { gpu_id });
         assert_eq!([gpu(0), gpu(1)], ["gram-train 1, cuda, f32"; 2]);
     }

@@ -18,7 +18,7 @@ mod train;
 mod trainer;
 mod windows;
 
-pub use choice::{DeviceChoice, DeviceNameError, numerics};
+pub use choice::{DeviceChoice, DeviceNameError, numerics_on};
 pub use model::DeviceModel;
 pub use train::{train_on, train_on_device};
 

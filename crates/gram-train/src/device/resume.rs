@@ -21,7 +21,7 @@ pub(super) struct Checkpoints<'p> {
 /// Puts `run` into the state of the checkpoint at `path`, if there is one.
 pub(super) fn open<'p>(run: &mut DeviceRun<'_>, path: &'p Path) -> Result<Checkpoints<'p>, TrainError> {
     let numerics = numerics_of_operators(run.trainer.model.device().location());
-    let identity = identity(run.network, run.data, run.config, run.seed, &numerics)?;
+    let identity = Identity { numerics, ..identity(run.network, run.data, run.config, run.seed)? };
     if let Some(checkpoint) = Checkpoint::load(path, &identity)? {
         restore(run, checkpoint, path)?;
     }

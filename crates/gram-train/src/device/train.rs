@@ -17,7 +17,7 @@ use crate::{
 
 /// [`train`] on `device`: the CPU has an engine of its own, other devices use [`train_on_device`].
 ///
-/// [`numerics`](crate::numerics) tells apart what comes out.
+/// [`numerics_on`](crate::numerics_on) tells apart what comes out.
 ///
 /// # Errors
 /// [`TrainError`] where configuration, images, network or checkpoint do not fit, or the device has no room.

@@ -8,6 +8,7 @@ use super::model::{DeviceModel, Launched, loss};
 use super::optim::{Ema, OptimizerState, clip};
 use super::store::Part;
 use crate::evaluate::count_within;
+use crate::ops::values;
 use crate::seeds::{Purpose, derived_seed};
 use crate::{Model, TrainConfig, TrainError};
 
@@ -81,7 +82,7 @@ impl DeviceTrainer {
         let mut right = 0;
         for batch in Batches::eval(set, normalisation, EVALUATION_BATCH)? {
             let logits = self.result().evaluate(&self.images(batch.pixels)?)?.flatten_from(1)?;
-            right += count_within(1, &logits.to_device(&Device::Cpu)?, &batch.labels)?;
+            right += count_within(1, &values::<f32>(&logits.to_device(&Device::Cpu)?)?, &batch.labels);
         }
         Ok(right as f64 / set.len() as f64)
     }
@@ -117,7 +118,7 @@ impl Pending {
     /// Waits for the scores.
     pub(super) fn report(self) -> Result<BatchReport, TrainError> {
         let logits = self.logits.to_device(&Device::Cpu)?;
-        let right = count_within(1, &logits, &self.labels)?;
+        let right = count_within(1, &values::<f32>(&logits)?, &self.labels);
         Ok(BatchReport { loss: loss(&logits, &self.labels, self.smoothing)?, right, n: self.labels.len() })
     }
 }
