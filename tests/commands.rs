@@ -133,6 +133,29 @@ fn bad_configuration_is_exit_code_2_and_names_the_line() {
 }
 
 #[test]
+fn devices_that_cannot_be_had_are_exit_code_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let commands = [&["search"][..], &["train", "swiftnet-small-fixture"]];
+    for command in commands {
+        let with = |device: &str| {
+            let arguments = [command, &["--data", "optdigits", "-o", text(&out), "--device", device]].concat();
+            refused(&arguments, 2)
+        };
+        // This binary is built without the feature.
+        let stderr = with("cuda:0");
+        assert!(stderr.contains("no CUDA") && stderr.contains("--features cuda"), "{stderr}");
+        for device in ["gpu", "cuda:", "cuda:first"] {
+            let stderr = with(device);
+            assert!(stderr.contains("is no device") && stderr.contains("cuda:N"), "{stderr}");
+        }
+        assert!(!out.exists());
+    }
+    let stderr = refused(&["search", "--data", "optdigits", "-o", text(&out), "--device", "cuda", "--jobs", "2"], 2);
+    assert!(stderr.contains("one at a time"), "{stderr}");
+}
+
+#[test]
 fn benchmark_cells_are_no_paths() {
     let cost = json(&["cost", "nasbench101:011/001/000:input;conv3x3-bn-relu;output"]);
     assert!(cost["params"].as_u64().unwrap() > 0);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gram_ir::Shape;
+use gram_train::DeviceChoice;
 
 /// Hardware-aware neural architecture search: small fast networks from labelled images and hard limits.
 #[derive(Debug, Parser)]
@@ -87,7 +88,8 @@ pub(crate) struct SearchArgs {
     /// Distinct children to train
     #[arg(long, value_name = "N")]
     pub(crate) children: Option<usize>,
-    /// Cores to keep busy: N children at a time, or fewer on more threads each, whichever is measured to be faster [default: all]
+    /// Cores to keep busy: N children at a time, or fewer on more threads each, whichever is measured to be faster [default: all; on a GPU
+    /// always 1]
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
     /// Threads of each child, instead of measuring; `--jobs` is then the number of children at a time [default: cores / T]
@@ -96,6 +98,9 @@ pub(crate) struct SearchArgs {
     /// Most memory for trainings and images together (512M, 4G; binary: 4G is 4 GiB) [default: 80 % of what is free]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub(crate) max_memory: Option<u64>,
+    /// Where networks are trained: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub(crate) device: DeviceChoice,
     /// Folder of the study; an unfinished study in it is continued
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
@@ -158,6 +163,9 @@ pub(crate) struct TrainArgs {
     /// Seed of everything random
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub(crate) seed: Option<u64>,
+    /// Where the network is trained: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub(crate) device: DeviceChoice,
     /// Folder of the model; an unfinished training in it is continued
     #[arg(short, long, value_name = "MODELDIR")]
     pub(crate) output: PathBuf,

@@ -3,7 +3,7 @@
 use gram_data::{DataError, ImageShape};
 use gram_ir::{Shape, TensorError};
 
-use crate::{CheckpointError, ConfigError};
+use crate::{CheckpointError, ConfigError, DeviceChoice};
 
 /// Why training or evaluation could not be done. A network that diverges is no error but an [`Outcome`](crate::Outcome).
 #[derive(Debug, thiserror::Error)]
@@ -70,4 +70,15 @@ pub enum TrainError {
     /// The thread that prepares batches could not be started.
     #[error("the thread that prepares batches could not be started: {0}")]
     Prefetch(#[source] std::io::Error),
+    /// A GPU was asked for of a program that was built without the feature `cuda`.
+    #[error("this build of gram has no CUDA: build it with `--features cuda`")]
+    NoCuda,
+    /// A GPU cannot be used.
+    #[error("device {device} cannot be used: {source}")]
+    Device {
+        /// Which one was asked for.
+        device: DeviceChoice,
+        /// What candle says.
+        source: Box<candle_core::Error>,
+    },
 }

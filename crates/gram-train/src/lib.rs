@@ -10,6 +10,7 @@
 
 mod checkpoint;
 mod config;
+mod device;
 mod digest;
 mod edit;
 mod engine;
@@ -34,8 +35,10 @@ mod trainer;
 /// See [`numerics`].
 pub const NUMERICS: &str = "gram-train 2, cpu, f32";
 
+pub use candle_core::Device;
 pub use checkpoint::{CheckpointError, CheckpointProblem};
 pub use config::{ConfigError, Optimizer, TrainConfig};
+pub use device::{DeviceChoice, DeviceModel, DeviceNameError, numerics_on, train_on, train_on_device};
 pub use digest::weights_digest;
 pub use engine::{Engine, EvalEngine, Layout};
 pub use error::TrainError;

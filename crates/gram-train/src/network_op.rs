@@ -76,7 +76,10 @@ impl NetworkOp {
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
         let flat: Vec<Tensor> = self.vars.iter().map(|var| var.flatten_all()).collect::<Result<_>>()?;
         let flat = Tensor::cat(&flat, 0)?;
-        let output = images.apply_op2(&flat, Pass { run: Arc::clone(&self.run), network: self.network.clone(), number: Mutex::new(0) })?;
+        let output = images.apply_op2(
+            &flat,
+            Pass { run: Arc::clone(&self.run), network: self.network.clone(), number: Mutex::new(0) },
+        )?;
         let run = lock(&self.run);
         for ((spec, range), var) in self.layout.specs.iter().zip(&self.layout.ranges).zip(&self.vars) {
             if !spec.role.is_trainable() {
@@ -118,7 +121,13 @@ impl CustomOp2 for Pass {
         "network"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Strides, flat: &CpuStorage, l_flat: &Strides) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Strides,
+        flat: &CpuStorage,
+        l_flat: &Strides,
+    ) -> Result<(CpuStorage, Shape)> {
         let input = self.network.input_shape();
         let &[n, c, h, w] = lx.dims() else { bail!("network: images of shape {:?}", lx.dims()) };
         if (c, h, w) != (input.c, input.h, input.w) || n == 0 {

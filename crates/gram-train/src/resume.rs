@@ -101,7 +101,13 @@ fn restore(run: &mut Run<'_>, mut checkpoint: Checkpoint, path: &Path) -> Result
     Ok(checkpoint.finish().map_err(at)?)
 }
 
-fn identity(network: &Network, data: &TrainData<'_>, config: &TrainConfig, seed: u64) -> Result<Identity, TrainError> {
+/// What a checkpoint is of: a training on the CPU.
+pub(crate) fn identity(
+    network: &Network,
+    data: &TrainData<'_>,
+    config: &TrainConfig,
+    seed: u64,
+) -> Result<Identity, TrainError> {
     let config = serde_json::to_value(config).map_err(|error| candle_core::Error::msg(error.to_string()))?;
     let network = blake3::hash(network.to_json("network").as_bytes()).to_string();
     Ok(Identity { network, data: data_digest(data), config, seed, numerics: numerics() })

@@ -10,6 +10,7 @@ use gram_search::{
     AskError, Evaluator, EvaluatorError, Executor, Observer, Run, StopReason, Study, StudyConfig as SearchStudy,
     StudyError, StudyReport, cheapest_child,
 };
+use gram_train::DeviceChoice;
 use serde::Serialize;
 
 use crate::args::{SearchArgs, StrategyArg};
@@ -25,6 +26,7 @@ use crate::study::finish::{Finish, Winner, prune};
 use crate::study::jobs::{SharedCores, cores, share_out};
 use crate::study::load::{Loaded, SearchOptions, load, shape_of};
 use crate::study::memory::{MORE_MEMORY, MemoryLimit};
+use crate::study::training::train_failure;
 
 /// What `--json` prints; fractions, not percent.
 #[derive(Serialize)]
@@ -51,13 +53,18 @@ struct Summary<'a> {
 
 pub(crate) fn run(args: SearchArgs) -> Result<()> {
     let flag = interrupt::flag()?;
+    let jobs = jobs_on(args.device, args.jobs)?;
+    if args.device.is_cuda() && args.threads.is_some() {
+        return Err(Failure::new(Kind::Usage, "--threads is for the CPU; on a GPU leave it out"));
+    }
+    let device = args.device.open().map_err(train_failure)?;
     let strategy = args.strategy.map(|strategy| match strategy {
         StrategyArg::Gram => gram_search::StrategyKind::Gram,
         StrategyArg::Random => gram_search::StrategyKind::Random,
     });
     // What is free is asked before images take a part of it.
     let mut memory = MemoryLimit::new(args.max_memory);
-    let shares = share_out(args.jobs, args.threads, cores())?;
+    let shares = share_out(jobs, if args.device.is_cuda() { Some(1) } else { args.threads }, cores())?;
     let Loaded { config, space, dataset } = load(&args.selectors, SearchOptions { strategy, children: args.children })?;
     memory.hold(&dataset);
     refuse_data_folder(&args.output, &config.data.path)?;
@@ -85,7 +92,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         .require()
         .map_err(preflight_failure)?;
     require_memory(&memory, &study, &config)?;
-    let evaluator = ProxyEvaluator::new(&splits, &preprocessing, &config, flag)?;
+    let evaluator = ProxyEvaluator::new(&splits, &preprocessing, &config, &device, flag)?;
     let executor = SharedCores::new(&evaluator, shares, memory.left());
     // The study stays open, and locked, until all is done.
     let searched = search(&args.output, study, &config, &evaluator, &executor, flag)?;
@@ -98,6 +105,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         evaluator: &evaluator,
         executor: &executor,
         memory: &memory,
+        device: &device,
         flag,
     };
     let winner = finish.run(&searched.report)?;
@@ -107,6 +115,18 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     }
     print(&summary);
     Ok(())
+}
+
+/// Children trained at the same time: what is asked for, but one at a time on a GPU, whose queue and library handles all would share.
+fn jobs_on(device: DeviceChoice, jobs: Option<usize>) -> Result<Option<usize>> {
+    match jobs {
+        Some(jobs) if device.is_cuda() && jobs > 1 => {
+            let message = format!("--jobs is {jobs}: on a GPU children are trained one at a time, leave it out");
+            Err(Failure::new(Kind::Usage, message))
+        }
+        None if device.is_cuda() => Ok(Some(1)),
+        jobs => Ok(jobs),
+    }
 }
 
 /// A study inside its dataset would be taken for images the next time.

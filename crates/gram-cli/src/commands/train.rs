@@ -15,7 +15,7 @@ use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::model_dir::{Metrics, Preprocessing, read_text, seal, sealed};
 use crate::study::config::{DataConfig, FORMAT_VERSION};
 use crate::study::load::{check_augmentation, check_version, defaults, shape_of};
-use crate::study::training::{Training, checkpoint_of};
+use crate::study::training::{Training, checkpoint_of, train_failure};
 use crate::study::{merge, parse_set};
 use crate::{interrupt, onnx, output, source};
 
@@ -42,6 +42,7 @@ struct PartialTrainFile {
 
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let flag = interrupt::flag()?;
+    let device = args.device.open().map_err(train_failure)?;
     let over = overrides(args)?;
     let data: DataConfig = match over.get("data") {
         Some(table) => table.clone().try_into().or_fail_with(Kind::Usage, "[data]")?,
@@ -68,6 +69,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         preprocessing: &preprocessing,
         config: &file.train,
         seed: file.seed,
+        device: &device,
     };
     let metrics = train(&training, &args.output, flag)?;
     if args.json {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use gram_data::{Batch, Batches, ImageSet, Normalisation, Splits, proxy_subset};
 use gram_search::{Evaluator, EvaluatorError, Job, Outcome};
-use gram_train::{Control, NUMERICS, TrainConfig, TrainData, TrainOptions, training_bytes};
+use gram_train::{Control, Device, TrainConfig, TrainData, TrainOptions, numerics_on, training_bytes};
 
 use crate::failure::{Kind, OrFail, Result};
 use crate::model_dir::Preprocessing;
@@ -18,6 +18,7 @@ pub(crate) struct ProxyEvaluator<'a> {
     validation: ImageSet,
     normalisation: &'a Normalisation,
     config: &'a TrainConfig,
+    device: &'a Device,
     n_threads: AtomicUsize,
     interrupt: &'a AtomicBool,
     identity: String,
@@ -29,6 +30,7 @@ impl<'a> ProxyEvaluator<'a> {
         splits: &Splits,
         preprocessing: &'a Preprocessing,
         config: &'a StudyConfig,
+        device: &'a Device,
         interrupt: &'a AtomicBool,
     ) -> Result<Self> {
         let (proxy, seed) = (&config.proxy, config.data.split_seed);
@@ -41,9 +43,10 @@ impl<'a> ProxyEvaluator<'a> {
             validation: proxy_subset(&splits.validation, proxy.validation_images_per_class, seed),
             normalisation: &preprocessing.normalisation,
             config: &proxy.train,
+            device,
             n_threads: AtomicUsize::new(1),
             interrupt,
-            identity: format!("proxy {settings}; data {digest} split {data}; numerics {NUMERICS}"),
+            identity: format!("proxy {settings}; data {digest} split {data}; numerics {}", numerics_on(device)),
         })
     }
 
@@ -83,7 +86,7 @@ impl Evaluator for ProxyEvaluator<'_> {
             evaluate_every: 0,
             ..TrainOptions::new(&mut observer)
         };
-        let outcome = gram_train::train(&job.network, &data, self.config, job.seed, options);
+        let outcome = gram_train::train_on(self.device, &job.network, &data, self.config, job.seed, options);
         match outcome.map_err(|error| EvaluatorError::with_source(error.to_string(), error))? {
             gram_train::Outcome::Trained(trained) => score(&trained),
             gram_train::Outcome::Diverged { epoch, step } => {

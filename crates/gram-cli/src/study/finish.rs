@@ -10,6 +10,7 @@ use gram_ir::{Architecture, Design, Limits, Shape, Space};
 use gram_meta::MetaGraph;
 use gram_prune::{PrunableStage, PruneError, Pruned};
 use gram_search::{EvalKey, Evaluator, EvaluatorError, Executor, Job, StudyReport, child_seed};
+use gram_train::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::checked::{read_checked, save_checked};
@@ -63,6 +64,7 @@ pub(crate) struct Finish<'a> {
     pub(crate) evaluator: &'a dyn Evaluator,
     pub(crate) executor: &'a dyn Executor,
     pub(crate) memory: &'a MemoryLimit,
+    pub(crate) device: &'a Device,
     pub(crate) flag: &'a AtomicBool,
 }
 
@@ -89,6 +91,7 @@ impl Finish<'_> {
             preprocessing: self.preprocessing,
             config: &self.config.final_training,
             seed: self.config.seed,
+            device: self.device,
         };
         if let Some(metrics) = model_dir::sealed(best, &training.identity())? {
             return Ok(metrics);

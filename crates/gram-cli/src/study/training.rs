@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use gram_data::{ImageSet, Normalisation, Splits};
 use gram_ir::{Design, Network, Weights};
-use gram_train::{Control, EpochReport, NUMERICS, Outcome, TrainConfig, TrainData, TrainError, TrainOptions};
+use gram_train::{
+    Control, Device, EpochReport, Outcome, TrainConfig, TrainData, TrainError, TrainOptions, numerics_on,
+};
 
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::interrupt;
@@ -26,6 +28,7 @@ pub(crate) struct Training<'a> {
     pub(crate) preprocessing: &'a Preprocessing,
     pub(crate) config: &'a TrainConfig,
     pub(crate) seed: u64,
+    pub(crate) device: &'a Device,
 }
 
 impl Training<'_> {
@@ -56,7 +59,8 @@ impl Training<'_> {
             evaluate_every: self.config.epochs.div_ceil(20),
             ..TrainOptions::new(&mut observer)
         };
-        let outcome = gram_train::train(self.network, &data, self.config, self.seed, options).map_err(train_failure)?;
+        let outcome = gram_train::train_on(self.device, self.network, &data, self.config, self.seed, options)
+            .map_err(train_failure)?;
         match outcome {
             Outcome::Trained(trained) => Ok(trained.weights),
             Outcome::Interrupted { epoch } => Err(interrupt::failure(&format!("{epoch} of {total} epochs are kept"))),
@@ -79,7 +83,7 @@ impl Training<'_> {
             "preprocessing": preprocessing,
             "config": self.config,
             "seed": self.seed,
-            "numerics": NUMERICS,
+            "numerics": numerics_on(self.device),
         });
         blake3::hash(all.to_string().as_bytes()).to_hex().to_string()
     }
@@ -128,10 +132,10 @@ pub(crate) fn checkpoint_of(model: &Path) -> PathBuf {
     model.join("checkpoint.safetensors")
 }
 
-/// Settings are exit code 2, data and checkpoints 4, the rest are bugs.
+/// Settings and devices are exit code 2, data and checkpoints 4, the rest are bugs.
 pub(crate) fn train_failure(error: TrainError) -> Failure {
     let kind = match &error {
-        TrainError::Config(_) => Kind::Usage,
+        TrainError::Config(_) | TrainError::NoCuda | TrainError::Device { .. } => Kind::Usage,
         TrainError::Data(gram_data::DataError::Setting { .. }) => Kind::Usage,
         TrainError::Tensor(_) => Kind::Internal,
         _ => Kind::Data,

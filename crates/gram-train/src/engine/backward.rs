@@ -5,7 +5,9 @@
 //! needs. The second *pushes*: with those sums it turns the gradient into that of the raw map, in place, and takes the gradients of the
 //! operator's weights. Nobody adds to gradients in memory, and what readers send back is computed where it is needed, not stored.
 
-use gram_kernels::{self as kernels, Block, Depthwise, Element, Frame, GradientSums, LANES, SepGradient, TransposedWeights};
+use gram_kernels::{
+    self as kernels, Block, Depthwise, Element, Frame, GradientSums, LANES, SepGradient, TransposedWeights,
+};
 use rayon::prelude::*;
 
 use super::executor::{Executor, Parts, chunk_sizes, image_of, images_per_chunk};
@@ -72,8 +74,7 @@ impl<E: Element> Executor<E> {
         let reads = readers.chain([Region::Map(i)]);
         let (g, read) = Parts::take(arena, memory, n, Region::Gradient(i), reads).split();
         let batch = Parts::find(&read, Region::Map(i));
-        let gradients: Vec<&[E]> =
-            map.readers.iter().map(|&(j, _)| Parts::find(&read, Region::Gradient(j))).collect();
+        let gradients: Vec<&[E]> = map.readers.iter().map(|&(j, _)| Parts::find(&read, Region::Gradient(j))).collect();
         let (len, per_chunk) = (map.site.image_len(), images_per_chunk(n));
         let chunks = g.par_chunks_mut(per_chunk * len).enumerate().map(|(chunk, g)| {
             let mut scratch = scratch.get();
@@ -164,8 +165,7 @@ impl<E: Element> Executor<E> {
                 let sums: Vec<GradientSums<E>> = (0..map.slices.len())
                     .map(|q| total(&chunks.iter().map(|chunk| &chunk.sums[q]).collect::<Vec<_>>()))
                     .collect();
-                let mut put =
-                    |tensor: usize, c: usize, value: f64| gradient[offsets[tensor] + c] = E::from_f64(value);
+                let mut put = |tensor: usize, c: usize, value: f64| gradient[offsets[tensor] + c] = E::from_f64(value);
                 if let Some(norm) = site.norm {
                     state.differentiate(site, norm, &sums, (*n * site.pixels) as f64, &mut put);
                 }
@@ -319,12 +319,7 @@ impl<E: Element> Pull<'_, E> {
                 let gradient = separable_gradient(&self.fixed, (j, q), dw, g);
                 let norm = self.fixed.inner_site(j).coefficients(q);
                 let Some(taps) = taps else { return };
-                s.sep_input(gradient,
-                    norm,
-                    (&mut scratch.tile, &mut scratch.g_frame),
-                    taps,
-                    (&mut scratch.dx, add),
-                );
+                s.sep_input(gradient, norm, (&mut scratch.tile, &mut scratch.g_frame), taps, (&mut scratch.dx, add));
             }
             Kind::Conv { .. } => {
                 let (frame, weights) = (self.fixed.frame(map, slice), (pack.transposed(j, shape, q), n_out));

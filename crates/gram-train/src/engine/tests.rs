@@ -12,7 +12,12 @@ use super::plan::{Kind, Plan};
 use crate::ops::values;
 use crate::{Engine, Mode, Model, NetworkOp};
 
-fn executor<E: Element>(s: &'static dyn Kernels<E>, network: &Network, model: &Model, input_gradient: bool) -> Executor<E> {
+fn executor<E: Element>(
+    s: &'static dyn Kernels<E>,
+    network: &Network,
+    model: &Model,
+    input_gradient: bool,
+) -> Executor<E> {
     let mut executor = Executor::new(s, network, input_gradient);
     let mut at = 0;
     for var in model.vars() {
@@ -114,10 +119,11 @@ fn a_network_with_everything_equals_the_reference() {
         count += 1;
         network.add(format!("n{count}"), op, inputs).unwrap()
     };
-    let norm_act = |network: &mut Network, add: &mut dyn FnMut(&mut Network, Op, &[NodeId]) -> NodeId, x, activation| {
-        let norm = add(network, Op::BatchNorm { channels: network.node(x).shape.c }, &[x]);
-        add(network, Op::Act { activation }, &[norm])
-    };
+    let norm_act =
+        |network: &mut Network, add: &mut dyn FnMut(&mut Network, Op, &[NodeId]) -> NodeId, x, activation| {
+            let norm = add(network, Op::BatchNorm { channels: network.node(x).shape.c }, &[x]);
+            add(network, Op::Act { activation }, &[norm])
+        };
     let stem = add(&mut network, Op::Conv(Conv2d::new(3, 20, 3)), &[NodeId(0)]);
     let mut tip = norm_act(&mut network, &mut add, stem, Activation::HardSwish);
     let mut outs = vec![tip];
@@ -144,13 +150,13 @@ fn a_network_with_everything_equals_the_reference() {
     let grouped = Conv2d { groups: 4, ..Conv2d::new(72, 24, 3) }.bias(true);
     let grouped = add(&mut network, Op::Conv(grouped), &[joined]);
     let both = add(&mut network, Op::Concat, &[max, pooled, max]);
-    let heads: Vec<NodeId> =
-        [grouped, both].map(|x| add(&mut network, Op::GlobalAvgPool, &[x])).to_vec();
+    let heads: Vec<NodeId> = [grouped, both].map(|x| add(&mut network, Op::GlobalAvgPool, &[x])).to_vec();
     let all = add(&mut network, Op::Concat, &heads);
     let c_in = network.node(all).shape.c;
     let fc = add(&mut network, Op::Linear { c_in, c_out: 7, bias: true }, &[all]);
     network.set_output(fc).unwrap();
-    let separables = Plan::compile(&network, false).maps.iter().filter(|map| matches!(map.kind, Kind::Sep { .. })).count();
+    let separables =
+        Plan::compile(&network, false).maps.iter().filter(|map| matches!(map.kind, Kind::Sep { .. })).count();
     assert_eq!(separables, 3);
     for n in [1, 2, 17, 33] {
         check(&network, 5, n);
@@ -262,7 +268,9 @@ fn gradients_are_as_exact_as_those_of_the_reference() {
     for isa in IsaKind::ALL.into_iter().filter(|isa| isa.is_available()) {
         let mut engine = Engine::new(&network, Some(isa), false);
         let layout = engine.layout().clone();
-        layout.load(&Model::with_weights(&network, &weights, DType::F32).unwrap().weights().unwrap(), engine.values_mut()).unwrap();
+        layout
+            .load(&Model::with_weights(&network, &weights, DType::F32).unwrap().weights().unwrap(), engine.values_mut())
+            .unwrap();
         engine.step(&pixels, &labels, 0.0).unwrap();
         let own = error(engine.gradient());
         assert!(own <= 1.5 * of_reference, "{isa}: {own:e} against {of_reference:e}");
