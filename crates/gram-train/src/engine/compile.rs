@@ -43,14 +43,14 @@ impl Plan {
                 }
             }
         }
-        for j in 0..n {
+        for (j, &reached) in reached.iter().enumerate() {
             let trainable = match self.maps[j].kind {
                 Kind::Input => input_gradient,
                 Kind::Zero => false,
                 Kind::Pointwise { .. } | Kind::Conv { .. } | Kind::Depthwise { .. } | Kind::Sep { .. } => true,
                 _ => self.maps[j].inputs.iter().any(|&input| self.maps[input].differentiated),
             };
-            self.maps[j].differentiated = reached[j] && (trainable || self.maps[j].site.norm.is_some());
+            self.maps[j].differentiated = reached && (trainable || self.maps[j].site.norm.is_some());
         }
         let maps = std::mem::take(&mut self.maps);
         for map in maps.iter().filter(|map| map.differentiated) {
@@ -168,7 +168,7 @@ impl Compiler<'_> {
             [map] if self.root_readers(source) == 1 && free(&self.maps[map].site) => Some(map),
             _ => None,
         };
-        owned.unwrap_or_else(|| self.add(node, Kind::Sum, None, &[value.clone()]))
+        owned.unwrap_or_else(|| self.add(node, Kind::Sum, None, std::slice::from_ref(&value)))
     }
 
     /// Readers of what a node gives, through the identities that it may be.

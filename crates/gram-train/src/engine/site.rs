@@ -84,9 +84,8 @@ impl<E: Element> SiteState<E> {
     ) {
         for (block, moments) in (first..).zip(moments) {
             let lanes = site.blocks[block];
-            for i in 0..lanes.depth {
+            for (i, &Moments { mean, squares, count }) in moments.iter().enumerate().take(lanes.depth) {
                 let c = lanes.first + i;
-                let Moments { mean, squares, count } = moments[i];
                 let (scale, shift) = (values.at(norm.scale, c), values.at(norm.shift, c));
                 let inverse_std = 1.0 / (squares / count + BATCH_NORM_EPS).sqrt();
                 self.scale[block][i] = E::from_f64(scale * inverse_std);
