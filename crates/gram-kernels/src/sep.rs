@@ -51,7 +51,7 @@ impl<E> Depthwise<'_, E> {
     }
 }
 
-/// The rows of an image in parts of about [`TILE`] pixels: what the functions of this module handle together.
+/// The rows of an image in parts of about 128 pixels: what the functions of this module handle together.
 pub fn sep_tiles(rows: Range<usize>, w: usize) -> impl Iterator<Item = Range<usize>> {
     let per_tile = (TILE / w.max(1)).max(1);
     let end = rows.end;
