@@ -126,6 +126,8 @@ fn bad_configuration_is_exit_code_2_and_names_the_line() {
         let stderr = refused(&["search", "--data", "optdigits", "-o", text(&out), option, value], 2);
         assert!(stderr.contains(option), "{stderr}");
     }
+    let on_gpu = ["search", "--data", "optdigits", "-o", text(&out), "--device", "cuda", "--max-memory", "4G"];
+    assert!(refused(&on_gpu, 2).contains("--max-memory"));
     let stderr = refused(&["search", "--data", "optdigits", "-o", text(&out), "--max-memory", "1M"], 3);
     assert!(stderr.contains("1.0 MiB"), "{stderr}");
     refused(&["search", "--data", "optdigits", "-o", text(&out), "--max-macs", "100"], 3);

@@ -1,5 +1,6 @@
 //! `gram search`: the whole way from labelled images to a checked model.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -54,16 +55,17 @@ struct Summary<'a> {
 pub(crate) fn run(args: SearchArgs) -> Result<()> {
     let flag = interrupt::flag()?;
     let jobs = jobs_on(args.device, args.jobs)?;
-    if args.device.is_cuda() && args.threads.is_some() {
-        return Err(Failure::new(Kind::Usage, "--threads is for the CPU; on a GPU leave it out"));
+    let for_cpu = [("--threads", args.threads.is_some()), ("--max-memory", args.max_memory.is_some())];
+    if let Some((option, _)) = for_cpu.into_iter().find(|&(_, given)| given && args.device.is_cuda()) {
+        return Err(Failure::new(Kind::Usage, format!("{option} is for the CPU; on a GPU leave it out")));
     }
     let device = args.device.open().map_err(train_failure)?;
     let strategy = args.strategy.map(|strategy| match strategy {
         StrategyArg::Gram => gram_search::StrategyKind::Gram,
         StrategyArg::Random => gram_search::StrategyKind::Random,
     });
-    // What is free is asked before images take a part of it.
-    let mut memory = MemoryLimit::new(args.max_memory);
+    // What is free is asked before images take a part of it. Trainings on a GPU take its memory, not this machine's.
+    let mut memory = if args.device.is_cuda() { MemoryLimit::unlimited() } else { MemoryLimit::new(args.max_memory) };
     let shares = share_out(jobs, if args.device.is_cuda() { Some(1) } else { args.threads }, cores())?;
     let Loaded { config, space, dataset } = load(&args.selectors, SearchOptions { strategy, children: args.children })?;
     memory.hold(&dataset);
@@ -145,10 +147,9 @@ fn refuse_data_folder(output: &Path, data: &str) -> Result<()> {
 fn require_memory(memory: &MemoryLimit, study: &SearchStudy, config: &StudyConfig) -> Result<()> {
     let SearchStudy { space, input, num_classes, seed, .. } = study;
     let network = cheapest_child(space, *input, *num_classes, *seed).map_err(preflight_failure)?;
-    let trainings = [("proxy.train", &config.proxy.train, 1), ("final", &config.final_training, cores())];
-    for (table, train, n_threads) in trainings {
+    for (table, train) in [("proxy.train", &config.proxy.train), ("final", &config.final_training)] {
         let then = format!("raise --max-memory or lower {table}.batch_size");
-        memory.require("even the child with the fewest MACs", (&network, train, n_threads), &then)?;
+        memory.threads("even the child with the fewest MACs", (&network, train), NonZeroUsize::MIN, &then)?;
     }
     Ok(())
 }

@@ -70,6 +70,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         config: &file.train,
         seed: file.seed,
         device: &device,
+        n_threads: None,
     };
     let metrics = train(&training, &args.output, flag)?;
     if args.json {

@@ -84,7 +84,7 @@ impl Finish<'_> {
     /// Final training, the one look at the test images, export. `metrics.json` is written last and says that all is there.
     fn train(&self, origin: &str, design: &Design, best: &Path) -> Result<Metrics> {
         let network = design.lower().or_fail(Kind::Internal)?;
-        let training = Training {
+        let mut training = Training {
             design,
             network: &network,
             splits: self.splits,
@@ -92,11 +92,13 @@ impl Finish<'_> {
             config: &self.config.final_training,
             seed: self.config.seed,
             device: self.device,
+            n_threads: None,
         };
         if let Some(metrics) = model_dir::sealed(best, &training.identity())? {
             return Ok(metrics);
         }
-        self.memory.require("the winner", (&network, &self.config.final_training, cores()), MORE_MEMORY)?;
+        let settings = (&network, &self.config.final_training);
+        training.n_threads = Some(self.memory.threads("the winner", settings, cores(), MORE_MEMORY)?);
         output::note(format_args!("training the winner ({origin})"));
         let checkpoint = self.dir.join("ckpt").join("final.safetensors");
         let weights = training.run(&checkpoint, self.flag)?;

@@ -24,16 +24,16 @@ pub(crate) struct Share {
 ///
 /// # Errors
 /// Exit code 2 for a count of 0.
-pub(crate) fn share_out(jobs: Option<usize>, threads: Option<usize>, cores: usize) -> Result<Vec<Share>> {
+pub(crate) fn share_out(jobs: Option<usize>, threads: Option<usize>, cores: NonZeroUsize) -> Result<Vec<Share>> {
     let count = |name: &str, count: usize| {
         NonZeroUsize::new(count).ok_or_else(|| Failure::new(Kind::Usage, format!("{name} is 0, it must be 1 or more")))
     };
     if let Some(threads) = threads {
         let threads = count("--threads", threads)?;
-        let children = count("--jobs", jobs.unwrap_or((cores / threads).max(1)))?;
+        let children = count("--jobs", jobs.unwrap_or((cores.get() / threads).max(1)))?;
         return Ok(vec![Share { children, threads }]);
     }
-    let jobs = count("--jobs", jobs.unwrap_or(cores))?;
+    let jobs = count("--jobs", jobs.unwrap_or(cores.get()))?;
     let halves = std::iter::successors(Some(jobs), |children| NonZeroUsize::new(children.get() / 2));
     let share =
         |children: NonZeroUsize| Some(Share { children, threads: NonZeroUsize::new(jobs.get() / children.get())? });
@@ -41,8 +41,8 @@ pub(crate) fn share_out(jobs: Option<usize>, threads: Option<usize>, cores: usiz
 }
 
 /// Cores that this process may use.
-pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+pub(crate) fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Trains children in one of several ways: the one that is measured to be the fastest, on a child of the study, before the first of them is
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn cores_are_shared_out() {
-        let shared = |jobs, threads, cores| share_out(jobs, threads, cores).ok();
+        let shared = |jobs, threads, cores| share_out(jobs, threads, NonZeroUsize::new(cores).unwrap()).ok();
         let of = |pairs: &[(usize, usize)]| Some(pairs.iter().map(|&(c, t)| share(c, t)).collect());
         assert_eq!(shared(None, None, 2), of(&[(2, 1), (1, 2)]));
         assert_eq!(shared(None, None, 1), of(&[(1, 1)]));

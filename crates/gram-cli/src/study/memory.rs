@@ -1,6 +1,7 @@
 //! How much memory trainings may take.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use gram_data::Dataset;
@@ -25,6 +26,11 @@ impl MemoryLimit {
         Self { max_bytes, held: PROGRAM }
     }
 
+    /// Bounds nothing.
+    pub(crate) fn unlimited() -> Self {
+        Self { max_bytes: None, held: PROGRAM }
+    }
+
     /// Counts a dataset's images.
     pub(crate) fn hold(&mut self, dataset: &Dataset) {
         let sets = [Some(&dataset.train), dataset.validation.as_ref(), dataset.test.as_ref()];
@@ -38,24 +44,26 @@ impl MemoryLimit {
         self.max_bytes.map(|max_bytes| max_bytes.saturating_sub(self.held))
     }
 
-    /// Refuses a training that does not fit alone. `what` is trained on `n_threads` threads; `then` says what can be done about it.
+    /// Threads, at most `cores`, on which a training fits alone: half as many as long as it does not, for each thread needs a little.
+    ///
+    /// `what` is trained; `then` says what can be done if it does not fit.
     ///
     /// # Errors
-    /// Exit code 3, with what it takes and the limit.
-    pub(crate) fn require(
+    /// Exit code 3 if it does not fit on one thread, with what it takes and the limit.
+    pub(crate) fn threads(
         &self,
         what: &str,
-        (network, config, n_threads): (&Network, &TrainConfig, usize),
+        (network, config): (&Network, &TrainConfig),
+        cores: NonZeroUsize,
         then: &str,
-    ) -> Result<()> {
-        let bytes = training_bytes(network, config, n_threads) as u64;
-        match self.left() {
-            Some(left) if bytes > left => Err(Failure::new(
-                Kind::Limits,
-                format!("{what} takes {} to train, {}: {then}", mebibytes(bytes), self.describe()),
-            )),
-            _ => Ok(()),
-        }
+    ) -> Result<NonZeroUsize> {
+        let bytes = |n_threads: NonZeroUsize| training_bytes(network, config, n_threads.get()) as u64;
+        let Some(left) = self.left() else { return Ok(cores) };
+        let mut halves = std::iter::successors(Some(cores), |cores| NonZeroUsize::new(cores.get() / 2));
+        halves.find(|&n_threads| bytes(n_threads) <= left).ok_or_else(|| {
+            let takes = mebibytes(bytes(NonZeroUsize::MIN));
+            Failure::new(Kind::Limits, format!("{what} takes {takes} to train, {}: {then}", self.describe()))
+        })
     }
 
     /// `the memory limit of 64.0 MiB leaves 12.5 MiB`.

@@ -1,6 +1,7 @@
 //! A full training with progress, checkpoint and a model folder at the end.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -29,6 +30,8 @@ pub(crate) struct Training<'a> {
     pub(crate) config: &'a TrainConfig,
     pub(crate) seed: u64,
     pub(crate) device: &'a Device,
+    /// None: all cores. Changes nothing but time.
+    pub(crate) n_threads: Option<NonZeroUsize>,
 }
 
 impl Training<'_> {
@@ -54,6 +57,7 @@ impl Training<'_> {
             Control::Continue
         };
         let options = TrainOptions {
+            n_threads: self.n_threads.map(NonZeroUsize::get),
             interrupt: Some(flag),
             checkpoint: Some(checkpoint),
             evaluate_every: self.config.epochs.div_ceil(20),
