@@ -45,7 +45,13 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
 #[track_caller]
 fn assert_close(what: &str, got: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(got.len(), expected.len(), "{what}");
-    let largest = expected.iter().fold(1e-3, |largest: f64, x| largest.max(x.abs()));
+    assert_close_beside(what, got, expected, tolerance, 1e-3);
+}
+
+/// As [`assert_close`], of numbers that are `least` or more where they do not cancel.
+#[track_caller]
+fn assert_close_beside(what: &str, got: &[f64], expected: &[f64], tolerance: f64, least: f64) {
+    let largest = expected.iter().fold(least, |largest: f64, x| largest.max(x.abs()));
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
         assert!((got - expected).abs() <= tolerance * largest, "{what} {i}: {got} instead of {expected}");
     }
@@ -69,6 +75,9 @@ fn check(network: &Network, seed: u64, n: usize) {
     let gradients = (&output * &factors_on_candle).unwrap().sum_all().unwrap().backward().unwrap();
     engine.backward(factors.data());
     let plan = Plan::compile(network, true);
+    // Gradients that norms take away, of a shift in front of another norm say, are rounding errors beside the others.
+    let all = model.vars().iter().filter_map(|var| gradients.get(var)).flat_map(numbers);
+    let least = all.fold(0.1, |largest: f64, g| largest.max(g.abs()));
     for (i, (spec, var)) in model.specs().iter().zip(model.vars()).enumerate() {
         let range = engine.offsets[i]..engine.offsets[i] + spec.elements();
         let expected = gradients.get(var).map(numbers);
@@ -76,16 +85,16 @@ fn check(network: &Network, seed: u64, n: usize) {
         let expected = expected.unwrap_or_else(|| vec![0.0; spec.elements()]);
         if spec.role == gram_ir::TensorRole::Bias && engine.gradient[range.clone()].iter().all(|&g| g == 0.0) {
             // A bias in front of a norm has no effect; the reference finds rounding errors instead of nothing.
-            assert!(expected.iter().all(|g| g.abs() < 1e-6), "{}: {expected:?}", spec.name);
+            assert!(expected.iter().all(|g| g.abs() < 1e-7 * least.max(10.0)), "{}: {expected:?}", spec.name);
         } else {
-            assert_close(&spec.name, &engine.gradient[range.clone()], &expected, 1e-7);
+            assert_close_beside(&spec.name, &engine.gradient[range.clone()], &expected, 1e-7, least);
         }
         let now = values::<f64>(var).unwrap();
         assert_close(&format!("{} behind the step", spec.name), &engine.values[range], &now, 1e-9);
     }
     let expected = gradients.get(&on_tape).map(numbers);
     if let (Some(got), Some(expected)) = (engine.input_gradient(), expected) {
-        assert_close("images", &got, &expected, 1e-7);
+        assert_close_beside("images", &got, &expected, 1e-7, least);
     }
 }
 
