@@ -24,7 +24,7 @@ use crate::train::EVALUATION_BATCH;
 /// network.set_output(fc)?;
 /// let bytes = |batch_size| training_bytes(&network, &TrainConfig { batch_size, ..TrainConfig::default() }, 1);
 /// assert!(bytes(128) > bytes(64) + 64 * 3 * 32 * 32 * 4);
-/// # Ok::<(), gram_ir::GraphError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn training_bytes(network: &Network, config: &TrainConfig, n_threads: usize) -> usize {
     let engine = Engine::new(network, None, false);
