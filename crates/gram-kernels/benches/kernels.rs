@@ -78,7 +78,10 @@ fn separable_convolutions<S: Isa<E = f32>>(c: &mut Criterion, s: S) {
         let (mut z, mut dx, mut dw) = (g.clone(), numbers(pixels * LANES), w.clone());
         let (mut scratch, mut g_frame, mut d_spatial) = (vec![0.0; sep_scratch(side)], x.clone(), [[0.0; LANES]; 9]);
         let (blocks, depthwise, product) = (channels / LANES, 2 * 9 * pixels * LANES, 2 * pixels * LANES * width);
-        let part = |i: usize| Depthwise { frame, x: &x[i * frame.len()..], kernel: 3, weights: &spatial };
+        let part = |i: usize| {
+            let x = &x[i * frame.len()..];
+            Depthwise { frame, x, kernel: 3, weights: &spatial, ahead: Ahead::block(Block::alone(x), 0) }
+        };
         let gradient = |i: usize| {
             let weights = TransposedWeights { data: &w, n_out: width };
             SepGradient { dw: part(i), lift: LIFT, g: &g[i * pixels * width..], width, weights }

@@ -10,6 +10,7 @@
 //!
 //! Unlike in the rest of the project there is `unsafe` here: kernels check the lengths of their slices once and then read them unchecked.
 
+mod ahead;
 mod block;
 mod conv;
 mod depthwise;
@@ -27,6 +28,7 @@ mod spatial;
 mod sum;
 mod window;
 
+pub use ahead::Ahead;
 pub use block::{Block, Frame, Plane};
 pub use conv::{conv, conv_input, conv_weights};
 pub use dispatch::{Kernels, exact_kernels};

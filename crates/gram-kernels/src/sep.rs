@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use crate::ahead::Ahead;
 use crate::block::Frame;
 use crate::depthwise::{convolve, differentiate, window};
 use crate::gemm::{Rows, product, transposed};
@@ -32,6 +33,8 @@ pub struct Depthwise<'a, E> {
     pub kernel: usize,
     /// The weights.
     pub weights: &'a [E],
+    /// What will be read next.
+    pub ahead: Ahead<'a, E>,
 }
 
 impl<E> Depthwise<'_, E> {
@@ -184,7 +187,10 @@ pub fn sep<S: Isa>(
                     false,
                     rows,
                     #[inline(always)]
-                    |p, d| tile.put(s, (p - first) * LANES, lift.value(s, d)),
+                    |p, d| {
+                        dw.ahead.ask(s, p - first);
+                        tile.put(s, (p - first) * LANES, lift.value(s, d));
+                    },
                 );
                 let (tile, out) = (Source::new(&*scratch), Target::new(&mut *z));
                 let out_rows = Rows::new(first * width, width);
@@ -305,6 +311,7 @@ pub fn sep_weights<S: Isa>(
                     #[inline(always)]
                     |p, d| {
                         let at = (p - first) * LANES;
+                        block.ahead.ask(s, p - first);
                         let y = lift.affine(s, d);
                         tile.put(s, at, lift.activation.value(s, y));
                         let m = lift.activation.gradient(s, y, da.lanes(s, at));
@@ -377,6 +384,9 @@ pub fn sep_input<S: Isa>(
         clear_border(s, frame, g_frame);
         for rows in sep_tiles(0..plane.h, plane.w) {
             let (first, n) = (rows.start * plane.w, rows.len() * plane.w);
+            // The next product reads the gradients of the next tile, the last one's is that of the next call.
+            let rest = Ahead { first: first + n, ..Ahead::all(gradient.g, gradient.width) };
+            let ahead = if rows.end < plane.h { rest } else { block.ahead };
             // SAFETY: checked by the caller; a tile has n pixels.
             unsafe {
                 gradient.input(s, (first, n), Target::new(&mut *scratch));
@@ -392,6 +402,7 @@ pub fn sep_input<S: Isa>(
                         y..y + 1,
                         #[inline(always)]
                         |p, d| {
+                            ahead.ask(s, p - first);
                             let m = lift.gradient(s, d, da.lanes(s, (p - first) * LANES));
                             target.put(s, to + (p - row) * LANES, s.fma(a, m, s.fma(b, d, c)));
                         },

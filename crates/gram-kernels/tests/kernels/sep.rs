@@ -4,9 +4,9 @@ use std::fmt;
 use std::ops::Range;
 
 use gram_kernels::{
-    Activation, Block, Coefficients, Depthwise, Element, Frame, GradientSums, Isa, LANES, Plane, Portable, SepGradient,
-    ShiftedSums, TransposedWeights, Weights, fill_frame, lower_gradient, sep, sep_centre, sep_input, sep_moments,
-    sep_scratch, sep_weights,
+    Activation, Ahead, Block, Coefficients, Depthwise, Element, Frame, GradientSums, Isa, LANES, Plane, Portable,
+    SepGradient, ShiftedSums, TransposedWeights, Weights, fill_frame, lower_gradient, sep, sep_centre, sep_input,
+    sep_moments, sep_scratch, sep_weights,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -105,8 +105,9 @@ impl Case {
         }
     }
 
-    fn depthwise<'a, E>(&self, numbers: &'a Numbers<E>) -> Depthwise<'a, E> {
-        Depthwise { frame: self.frame, x: &numbers.x, kernel: self.kernel, weights: &numbers.spatial }
+    fn depthwise<'a, E: Element>(&self, numbers: &'a Numbers<E>) -> Depthwise<'a, E> {
+        let ahead = Ahead::all(&numbers.g, self.width);
+        Depthwise { frame: self.frame, x: &numbers.x, kernel: self.kernel, weights: &numbers.spatial, ahead }
     }
 
     fn gradient<'a, E: Element>(&self, numbers: &'a Numbers<E>) -> SepGradient<'a, E> {
@@ -331,7 +332,8 @@ impl Network {
 
     fn loss(&self, parameters: &Parameters) -> f64 {
         let x = self.filled(parameters);
-        let dw = Depthwise { frame: self.frame(), x: &x, kernel: self.kernel, weights: &parameters.spatial };
+        let (weights, ahead) = (&parameters.spatial[..], Ahead::block(Block::alone(&x), 0));
+        let dw = Depthwise { frame: self.frame(), x: &x, kernel: self.kernel, weights, ahead };
         let lifting = self.lifting(parameters, self.statistics(dw));
         let weights = Weights { data: &parameters.weights, depth: LANES, width: LANES };
         let mut z = stale(self.loss.len());
@@ -343,7 +345,8 @@ impl Network {
     /// By the kernels, as the training engine puts them together.
     fn gradient(&self, parameters: &Parameters) -> Parameters {
         let x = self.filled(parameters);
-        let dw = Depthwise { frame: self.frame(), x: &x, kernel: self.kernel, weights: &parameters.spatial };
+        let (weights, ahead) = (&parameters.spatial[..], Ahead::block(Block::alone(&x), 0));
+        let dw = Depthwise { frame: self.frame(), x: &x, kernel: self.kernel, weights, ahead };
         let [mean, rate] = self.statistics(dw);
         let lifting = self.lifting(parameters, [mean, rate]);
         let transposed: Vec<f64> =

@@ -6,7 +6,7 @@
 //! operator's weights. Nobody adds to gradients in memory, and what readers send back is computed where it is needed, not stored.
 
 use gram_kernels::{
-    self as kernels, Block, Depthwise, Element, Frame, GradientSums, LANES, SepGradient, TransposedWeights,
+    self as kernels, Ahead, Block, Depthwise, Element, Frame, GradientSums, LANES, SepGradient, TransposedWeights,
 };
 use rayon::prelude::*;
 
@@ -259,9 +259,10 @@ impl<E: Element> Pull<'_, E> {
             // Whether `dx` holds something already, and with which border and border value `frame` holds the block.
             let mut add = self.output_gradient(image, block, &mut scratch.dx);
             let mut filled = None;
-            for (&(j, first), g) in self.map.readers.iter().zip(gradients) {
-                let taps = if let Kind::Sep { .. } = self.fixed.plan.maps[j].kind { taps.next() } else { None };
-                self.reader((j, first + block), x, g, scratch, &mut filled, taps, add);
+            for r in 0..gradients.len() {
+                let is_separable = matches!(self.fixed.plan.maps[self.map.readers[r].0].kind, Kind::Sep { .. });
+                let taps = if is_separable { taps.next() } else { None };
+                self.reader((r, block), x, gradients, scratch, &mut filled, taps, add);
                 add = true;
             }
             let z = Block { data: x, stride, at: block * LANES };
@@ -290,20 +291,21 @@ impl<E: Element> Pull<'_, E> {
         any
     }
 
-    /// What slice `q` of reader `j` sends back for its block of this map: into `dx`, or with `add` added to it.
+    /// What reader number `r` sends back for a block of this map: into `dx`, or with `add` added to it.
     #[expect(clippy::too_many_arguments, reason = "scratch memory is lent out piece by piece")]
     fn reader(
         &self,
-        (j, q): (MapId, usize),
+        (r, block): (usize, usize),
         x: &[E],
-        g: &[E],
+        gradients: &[&[E]],
         scratch: &mut Scratch<E>,
         filled: &mut Option<(usize, bool)>,
         taps: Option<&mut Taps<E>>,
         add: bool,
     ) {
         let Fixed { s, plan, pack, .. } = self.fixed;
-        let map = &plan.maps[j];
+        let ((j, first), g) = (self.map.readers[r], gradients[r]);
+        let (map, q) = (&plan.maps[j], first + block);
         let (slice, shape, width) = (&map.slices[q], Shape::of(map), map.site.stride());
         let (n_out, pixels) = (shape.n_out(), self.map.site.pixels);
         let g_block = Block { data: g, stride: width, at: q * LANES };
@@ -315,7 +317,10 @@ impl<E: Element> Pull<'_, E> {
             Kind::Sep { .. } => {
                 let frame = self.filled(map, slice, x, scratch, filled);
                 let weights = pack.depthwise(j, shape, q);
-                let dw = Depthwise { frame, x: &scratch.frame, kernel: 2 * frame.pad + 1, weights };
+                // The next block begins with the first reader again.
+                let next = (r + 1) % gradients.len();
+                let ahead = Ahead::all(gradients[next], plan.maps[self.map.readers[next].0].site.stride());
+                let dw = Depthwise { frame, x: &scratch.frame, kernel: 2 * frame.pad + 1, weights, ahead };
                 let gradient = separable_gradient(&self.fixed, (j, q), dw, g);
                 let norm = self.fixed.inner_site(j).coefficients(q);
                 let Some(taps) = taps else { return };
@@ -463,7 +468,7 @@ impl<E: Element> Push<'_, E> {
                 }
                 Kind::Sep { .. } => {
                     for rows in kernels::sep_tiles(0..map.plane.h, map.plane.w) {
-                        let dw = self.fixed.depthwise_rows(self.j, q, x, &rows, &mut scratch.frame);
+                        let dw = self.fixed.depthwise_rows((self.j, q), inputs, &rows, &mut scratch.frame);
                         let gradient = (separable_gradient(&self.fixed, (self.j, q), dw, g), rows);
                         s.sep_weights(gradient, depth, &mut scratch.tile, dense, &mut pushed.sums[q]);
                     }

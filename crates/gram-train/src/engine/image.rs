@@ -1,6 +1,8 @@
 //! The operators' forward pass for one image, in training and in evaluation.
 
-use gram_kernels::{self as kernels, Block, Depthwise, Element, Frame, Kernels, LANES, Weights};
+use std::ops::Range;
+
+use gram_kernels::{self as kernels, Ahead, Block, Depthwise, Element, Frame, Kernels, LANES, Weights};
 
 use super::memory::ScratchSizes;
 use super::pack::{Pack, Shape};
@@ -95,7 +97,7 @@ impl<'a, E: Element> Fixed<'a, E> {
                 Kind::Sep { .. } => {
                     let lift = self.inner_site(j).lift(q);
                     for rows in kernels::sep_tiles(0..map.plane.h, map.plane.w) {
-                        let dw = (self.depthwise_rows(j, q, x, &rows, &mut scratch.frame), rows);
+                        let dw = (self.depthwise_rows((j, q), inputs, &rows, &mut scratch.frame), rows);
                         s.sep(dw, &lift, dense(), &mut scratch.tile, (out, add));
                     }
                 }
@@ -123,7 +125,7 @@ impl<'a, E: Element> Fixed<'a, E> {
         &'x self,
         j: usize,
         q: usize,
-        x: &[E],
+        x: &'x [E],
         filled: &mut Option<usize>,
         frame: &'x mut Vec<E>,
     ) -> Depthwise<'x, E> {
@@ -133,26 +135,35 @@ impl<'a, E: Element> Fixed<'a, E> {
             self.fill(map, slice, x, frame);
             *filled = Some(size.pad);
         }
-        let kernel = 2 * size.pad + 1;
-        Depthwise { frame: size, x: frame, kernel, weights: self.pack.depthwise(j, Shape::of(map), q) }
+        let (kernel, weights) = (2 * size.pad + 1, self.pack.depthwise(j, Shape::of(map), q));
+        Depthwise { frame: size, x: frame, kernel, weights, ahead: Ahead::block(self.block(slice, x), 0) }
     }
 
     /// As [`depthwise`](Self::depthwise), with as much of the frame as rows `rows` need; those in front of them must have been asked for before.
     pub(crate) fn depthwise_rows<'x>(
         &'x self,
-        j: usize,
-        q: usize,
-        x: &[E],
-        rows: &std::ops::Range<usize>,
+        (j, q): (usize, usize),
+        inputs: &[&'x [E]],
+        rows: &Range<usize>,
         frame: &'x mut Vec<E>,
     ) -> Depthwise<'x, E> {
         let (map, slice) = (&self.plan.maps[j], &self.plan.maps[j].slices[q]);
         let size = self.frame(map, slice);
         let filled = if rows.start == 0 { 0 } else { rows.start + 2 * size.pad };
-        let source = (self.block(slice, x), &self.sites[slice.map].lift(slice.block));
+        let block = self.block(slice, inputs[slice.input]);
+        let source = (block, &self.sites[slice.map].lift(slice.block));
         self.s.fill_rows(source, (size, E::default()), filled..rows.end + 2 * size.pad, frame);
-        let kernel = 2 * size.pad + 1;
-        Depthwise { frame: size, x: frame, kernel, weights: self.pack.depthwise(j, Shape::of(map), q) }
+        let ahead = if rows.end < size.inner.h {
+            Ahead::block(block, (rows.end + size.pad) * size.inner.w)
+        } else if let Some(next) = map.slices.get(q + 1) {
+            Ahead::block(self.block(next, inputs[next.input]), 0)
+        } else {
+            // The next image.
+            let first = &map.slices[0];
+            Ahead::block(self.block(first, inputs[first.input]), size.inner.pixels())
+        };
+        let (kernel, weights) = (2 * size.pad + 1, self.pack.depthwise(j, Shape::of(map), q));
+        Depthwise { frame: size, x: frame, kernel, weights, ahead }
     }
 
     /// The inside of separable convolution `j`.
