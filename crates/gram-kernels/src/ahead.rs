@@ -29,12 +29,35 @@ impl<'a, E: Element> Ahead<'a, E> {
         Self { block, channels: LANES, first }
     }
 
-    /// Asks for the pixel number `i`.
+    /// What kernels keep in registers.
     #[inline(always)]
-    pub(crate) fn ask<S: Isa<E = E>>(&self, s: S, i: usize) {
-        let pixel = (self.first + i) * self.block.stride + self.block.at;
+    pub(crate) fn asker(&self) -> Asker<'a, E> {
+        let Block { data, stride, at } = self.block;
+        Asker { source: Source::new(data), start: self.first * stride + at, stride, channels: self.channels }
+    }
+}
+
+/// Asks for pixels.
+#[derive(Clone, Copy)]
+pub(crate) struct Asker<'a, E> {
+    source: Source<'a, E>,
+    start: usize,
+    stride: usize,
+    channels: usize,
+}
+
+impl<E: Element> Asker<'_, E> {
+    /// Asks for the first 16 channels of pixel number `i`.
+    #[inline(always)]
+    pub(crate) fn ask<S: Isa<E = E>>(self, s: S, i: usize) {
+        self.source.prefetch(s, self.start + i * self.stride);
+    }
+
+    /// Asks for all channels of pixel number `i`.
+    #[inline(always)]
+    pub(crate) fn ask_all<S: Isa<E = E>>(self, s: S, i: usize) {
         for channel in (0..self.channels).step_by(LANES) {
-            Source::new(self.block.data).prefetch(s, pixel + channel);
+            self.source.prefetch(s, self.start + i * self.stride + channel);
         }
     }
 }

@@ -1,8 +1,11 @@
 //! The inner loop of stride-1 "same" depthwise convolutions.
 
+use std::ops::Range;
+
 use crate::block::Frame;
 use crate::isa::{Isa, LANES};
 use crate::raw::Source;
+use crate::sep::sep_tiles;
 
 /// Calls `emit` with each output pixel of rows `rows`, as an index into the image and its 16 sums.
 ///
@@ -18,7 +21,7 @@ pub(crate) unsafe fn convolve<S: Isa, const K: usize>(
     data: Source<'_, S::E>,
     weights: Source<'_, S::E>,
     flip: bool,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     mut emit: impl FnMut(usize, S::V),
 ) {
     let w = frame.inner.w;
@@ -85,17 +88,18 @@ pub(crate) unsafe fn differentiate<S: Isa, const K: usize>(
     (x, g): (Source<'_, S::E>, Source<'_, S::E>),
     weights: Source<'_, S::E>,
     sums: &mut [[S::E; LANES]],
-    emit: impl FnMut(usize, S::V),
+    mut emit: impl FnMut(usize, S::V),
 ) {
-    let rows = 0..frame.inner.h;
-    if K == 3 && S::WIDE {
-        // SAFETY: as granted to this function.
-        unsafe { differentiate_3x3(s, frame, (x, g), weights, sums, emit) }
-    } else {
-        // SAFETY: as granted to this function.
-        unsafe {
-            convolve::<S, K>(s, frame, g, weights, true, rows, emit);
-            (0..K).for_each(|ky| correlate::<S, K>(s, frame, (x, g), ky, sums));
+    for rows in sep_tiles(0..frame.inner.h, frame.inner.w) {
+        if K == 3 && S::WIDE {
+            // SAFETY: as granted to this function.
+            unsafe { differentiate_3x3(s, frame, (x, g), weights, rows, sums, &mut emit) }
+        } else {
+            // SAFETY: as granted to this function.
+            unsafe {
+                convolve::<S, K>(s, frame, g, weights, true, rows.clone(), &mut emit);
+                (0..K).for_each(|ky| correlate::<S, K>(s, frame, (x, g), (ky, rows.clone()), sums));
+            }
         }
     }
 }
@@ -107,18 +111,18 @@ unsafe fn differentiate_3x3<S: Isa>(
     frame: Frame,
     (x, g): (Source<'_, S::E>, Source<'_, S::E>),
     weights: Source<'_, S::E>,
+    rows: Range<usize>,
     sums: &mut [[S::E; LANES]],
-    mut emit: impl FnMut(usize, S::V),
+    emit: &mut impl FnMut(usize, S::V),
 ) {
     let (w, row) = (frame.inner.w, frame.w() * LANES);
     let mut taps = [s.zero(); 9];
     let mut flipped = [s.zero(); 9];
-    for t in 0..9 {
-        taps[t] = s.lanes(&sums[t]);
+    for (t, weight) in flipped.iter_mut().enumerate() {
         // SAFETY: nine weights are granted.
-        flipped[t] = unsafe { weights.lanes(s, (8 - t) * LANES) };
+        *weight = unsafe { weights.lanes(s, (8 - t) * LANES) };
     }
-    for y in 0..frame.inner.h {
+    for y in rows {
         let (from, at) = (y * row, frame.origin() + y * row);
         let mut i = 0;
         while i + 2 <= w {
@@ -158,7 +162,7 @@ unsafe fn differentiate_3x3<S: Isa>(
         }
     }
     for (sum, tap) in sums.iter_mut().zip(taps) {
-        *sum = s.array(tap);
+        *sum = s.array(s.add(s.lanes(sum), tap));
     }
 }
 
@@ -168,16 +172,13 @@ unsafe fn correlate<S: Isa, const K: usize>(
     s: S,
     frame: Frame,
     (x, g): (Source<'_, S::E>, Source<'_, S::E>),
-    ky: usize,
+    (ky, rows): (usize, Range<usize>),
     sums: &mut [[S::E; LANES]],
 ) {
     let (w, row) = (frame.inner.w, frame.w() * LANES);
     let tap_of = |kx: usize| K * K - 1 - (ky * K + kx);
     let mut taps = [s.zero(); K];
-    for (kx, tap) in taps.iter_mut().enumerate() {
-        *tap = s.lanes(&sums[tap_of(kx)]);
-    }
-    for y in 0..frame.inner.h {
+    for y in rows {
         let (from, at) = ((y + ky) * row, frame.origin() + y * row);
         for i in 0..w {
             // SAFETY: windows of pixels of the image lie inside the frame.
@@ -190,6 +191,7 @@ unsafe fn correlate<S: Isa, const K: usize>(
         }
     }
     for (kx, tap) in taps.into_iter().enumerate() {
-        sums[tap_of(kx)] = s.array(tap);
+        let sum = &mut sums[tap_of(kx)];
+        *sum = s.array(s.add(s.lanes(sum), tap));
     }
 }

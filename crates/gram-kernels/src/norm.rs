@@ -37,6 +37,9 @@ impl<E: Element> ShiftedSums<E> {
     }
 }
 
+/// Pixels that are summed up before they are added to the sum of all: sums of sums have much smaller rounding errors than one long sum.
+pub(crate) const RUN: usize = 128;
+
 /// Adds the block of `image` `[pixels][stride]` from channel `at` on to `sums`.
 ///
 /// # Panics
@@ -48,15 +51,21 @@ pub fn add_moments<S: Isa>(s: S, image: crate::Block<'_, S::E>, pixels: usize, s
         || {
             let (source, shift) = (Source::new(image.data), s.lanes(&sums.shift));
             let (mut sum, mut squares) = ([s.zero(); 4], [s.zero(); 4]);
-            let mut p = 0;
-            while p < pixels {
-                for i in 0..4.min(pixels - p) {
-                    // SAFETY: pixel p + i is one of `pixels`, all of which lie inside.
-                    let x = s.sub(unsafe { source.lanes(s, (p + i) * image.stride + image.at) }, shift);
-                    sum[i] = s.add(sum[i], x);
-                    squares[i] = s.fma(x, x, squares[i]);
+            for first in (0..pixels).step_by(RUN) {
+                let (mut run, mut run_squares) = ([s.zero(); 4], [s.zero(); 4]);
+                let end = pixels.min(first + RUN);
+                for p in (first..end).step_by(4) {
+                    for i in 0..4.min(end - p) {
+                        // SAFETY: pixel p + i is one of `pixels`, all of which lie inside.
+                        let x = s.sub(unsafe { source.lanes(s, (p + i) * image.stride + image.at) }, shift);
+                        run[i] = s.add(run[i], x);
+                        run_squares[i] = s.fma(x, x, run_squares[i]);
+                    }
                 }
-                p += 4;
+                for i in 0..4 {
+                    sum[i] = s.add(sum[i], run[i]);
+                    squares[i] = s.add(squares[i], run_squares[i]);
+                }
             }
             let all = |v: [S::V; 4]| s.array(s.add(s.add(v[0], v[1]), s.add(v[2], v[3])));
             (all(sum), all(squares))
@@ -132,20 +141,26 @@ pub fn lower_gradient<S: Isa>(
             let lift = Lifter::new(s, lift, activation);
             let (zs, gs, target, mean) = (Source::new(z.data), Source::new(g), Target::new(out), s.lanes(&mean));
             let (mut sum, mut centred) = ([s.zero(); 2], [s.zero(); 2]);
-            let mut p = 0;
-            while p < pixels {
-                for i in 0..2.min(pixels - p) {
-                    // SAFETY: pixel p + i is one of `pixels`, all of which lie inside.
-                    unsafe {
-                        let at = (p + i) * z.stride + z.at;
-                        let z = zs.lanes(s, at);
-                        let m = lift.gradient(s, z, gs.lanes(s, (p + i) * LANES));
-                        target.put(s, at, m);
-                        sum[i] = s.add(sum[i], m);
-                        centred[i] = s.fma(m, s.sub(z, mean), centred[i]);
+            for first in (0..pixels).step_by(RUN) {
+                let (mut run, mut run_centred) = ([s.zero(); 2], [s.zero(); 2]);
+                let end = pixels.min(first + RUN);
+                for p in (first..end).step_by(2) {
+                    for i in 0..2.min(end - p) {
+                        // SAFETY: pixel p + i is one of `pixels`, all of which lie inside.
+                        unsafe {
+                            let at = (p + i) * z.stride + z.at;
+                            let z = zs.lanes(s, at);
+                            let m = lift.gradient(s, z, gs.lanes(s, (p + i) * LANES));
+                            target.put(s, at, m);
+                            run[i] = s.add(run[i], m);
+                            run_centred[i] = s.fma(m, s.sub(z, mean), run_centred[i]);
+                        }
                     }
                 }
-                p += 2;
+                for i in 0..2 {
+                    sum[i] = s.add(sum[i], run[i]);
+                    centred[i] = s.add(centred[i], run_centred[i]);
+                }
             }
             (s.array(s.add(sum[0], sum[1])), s.array(s.add(centred[0], centred[1])))
         }

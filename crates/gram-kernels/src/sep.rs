@@ -15,7 +15,7 @@ use crate::pointwise::{TransposedWeights, Weights};
 use crate::raw::{Source, Target};
 
 /// Pixels that are handled together, in whole rows.
-const TILE: usize = 128;
+const TILE: usize = crate::norm::RUN;
 
 /// Scratch elements that the functions of this module need for images of `w` columns.
 pub const fn sep_scratch(w: usize) -> usize {
@@ -106,22 +106,26 @@ pub fn sep_moments<S: Isa>(s: S, dw: Depthwise<'_, S::E>, sums: &mut ShiftedSums
         let shift = s.lanes(shift);
         let (mut sum, mut squares) = (s.zero(), s.zero());
         let (x, w) = (Source::new(dw.x), Source::new(dw.weights));
-        // SAFETY: checked by the caller.
-        unsafe {
-            convolve::<S, K>(
-                s,
-                dw.frame,
-                x,
-                w,
-                false,
-                0..dw.frame.inner.h,
-                #[inline(always)]
-                |_, d| {
-                    let d = s.sub(d, shift);
-                    sum = s.add(sum, d);
-                    squares = s.fma(d, d, squares);
-                },
-            );
+        for rows in sep_tiles(0..dw.frame.inner.h, dw.frame.inner.w) {
+            let (mut run, mut run_squares) = (s.zero(), s.zero());
+            // SAFETY: checked by the caller.
+            unsafe {
+                convolve::<S, K>(
+                    s,
+                    dw.frame,
+                    x,
+                    w,
+                    false,
+                    rows,
+                    #[inline(always)]
+                    |_, d| {
+                        let d = s.sub(d, shift);
+                        run = s.add(run, d);
+                        run_squares = s.fma(d, d, run_squares);
+                    },
+                );
+            }
+            (sum, squares) = (s.add(sum, run), s.add(squares, run_squares));
         }
         [s.array(sum), s.array(squares)]
     }
@@ -173,6 +177,7 @@ pub fn sep<S: Isa>(
         scratch: &mut [S::E],
         (z, add): (&mut [S::E], bool),
     ) {
+        let ahead = dw.ahead.asker();
         let (x, w, w1, width) = (Source::new(dw.x), Source::new(dw.weights), Source::new(weights.data), weights.width);
         for rows in sep_tiles(rows, dw.frame.inner.w) {
             let (first, n) = (rows.start * dw.frame.inner.w, rows.len() * dw.frame.inner.w);
@@ -188,7 +193,7 @@ pub fn sep<S: Isa>(
                     rows,
                     #[inline(always)]
                     |p, d| {
-                        dw.ahead.ask(s, p - first);
+                        ahead.ask(s, p - first);
                         tile.put(s, (p - first) * LANES, lift.value(s, d));
                     },
                 );
@@ -292,6 +297,7 @@ pub fn sep_weights<S: Isa>(
     ) -> [[S::E; LANES]; 2] {
         let SepGradient { dw: block, g, width, .. } = gradient;
         let (x, w, g) = (Source::new(block.x), Source::new(block.weights), Source::new(g));
+        let ahead = block.ahead.asker();
         let (values, gradients) = scratch.split_at_mut(scratch.len() / 2);
         let mean = s.lanes(mean);
         let (mut sum, mut centred) = (s.zero(), s.zero());
@@ -311,7 +317,7 @@ pub fn sep_weights<S: Isa>(
                     #[inline(always)]
                     |p, d| {
                         let at = (p - first) * LANES;
-                        block.ahead.ask(s, p - first);
+                        ahead.ask(s, p - first);
                         let y = lift.affine(s, d);
                         tile.put(s, at, lift.activation.value(s, y));
                         let m = lift.activation.gradient(s, y, da.lanes(s, at));
@@ -386,7 +392,7 @@ pub fn sep_input<S: Isa>(
             let (first, n) = (rows.start * plane.w, rows.len() * plane.w);
             // The next product reads the gradients of the next tile, the last one's is that of the next call.
             let rest = Ahead { first: first + n, ..Ahead::all(gradient.g, gradient.width) };
-            let ahead = if rows.end < plane.h { rest } else { block.ahead };
+            let ahead = if rows.end < plane.h { rest } else { block.ahead }.asker();
             // SAFETY: checked by the caller; a tile has n pixels.
             unsafe {
                 gradient.input(s, (first, n), Target::new(&mut *scratch));
@@ -402,7 +408,7 @@ pub fn sep_input<S: Isa>(
                         y..y + 1,
                         #[inline(always)]
                         |p, d| {
-                            ahead.ask(s, p - first);
+                            ahead.ask_all(s, p - first);
                             let m = lift.gradient(s, d, da.lanes(s, (p - first) * LANES));
                             target.put(s, to + (p - row) * LANES, s.fma(a, m, s.fma(b, d, c)));
                         },

@@ -6,6 +6,8 @@ use gram_ir::{Activation, Conv2d, Network, NodeId, Op, Pool, Shape};
 use gram_kernels::{Element, IsaKind, Kernels, exact_kernels};
 use proptest::prelude::*;
 
+mod exactness;
+
 use super::evaluator::Evaluator;
 use super::executor::Executor;
 use super::plan::{Kind, Plan};
@@ -243,47 +245,6 @@ fn cell() -> Network {
     let fc = network.add("fc", Op::Linear { c_in: 12, c_out: 10, bias: true }, &[pool]).unwrap();
     network.set_output(fc).unwrap();
     network
-}
-
-/// E7 the error of f32 gradients against f64 is at most 1.5 times that of the plain f32 reference, on a whole network with random norms.
-#[test]
-fn gradients_are_as_exact_as_those_of_the_reference() {
-    let network = cell();
-    let n = 32;
-    let weights = gram_ir::Weights::arbitrary(&network, 9);
-    let f32s = |data: &[f64]| -> Vec<f32> { data.iter().map(|&x| x as f32).collect() };
-    let model = Model::with_weights(&network, &weights, DType::F32).unwrap();
-    let pixels = f32s(images(&network, n, 2).data());
-    let labels: Vec<u32> = (0..n as u32).map(|i| i % 10).collect();
-    let rounded: Vec<f64> = pixels.iter().map(|&x| f64::from(x)).collect();
-    let mut exact = executor(exact_kernels(), &network, &model, false);
-    let logits = exact.forward(&rounded, n);
-    let loss = crate::kernels::loss::CrossEntropy { labels: labels.clone(), smoothing: 0.0 };
-    exact.backward(&loss.backward(&logits, 1.0));
-    let error = |got: &[f32]| {
-        let squares = got.iter().zip(&exact.gradient).map(|(&got, expected)| (f64::from(got) - expected).powi(2));
-        (squares.sum::<f64>() / exact.gradient.iter().map(|g| g * g).sum::<f64>()).sqrt()
-    };
-    let on_candle = Tensor::from_vec(pixels.clone(), (n, 3, 16, 16), &Device::Cpu).unwrap();
-    let reference = model.gradients(&on_candle, &labels, 0.0).unwrap();
-    let mut flat = Vec::new();
-    for (spec, gradient) in model.specs().iter().zip(&reference.by_tensor) {
-        match gradient {
-            Some(gradient) => flat.extend_from_slice(&values::<f32>(gradient).unwrap()),
-            None => flat.extend(std::iter::repeat_n(0.0, spec.elements())),
-        }
-    }
-    let of_reference = error(&flat);
-    for isa in IsaKind::ALL.into_iter().filter(|isa| isa.is_available()) {
-        let mut engine = Engine::new(&network, Some(isa), false);
-        let layout = engine.layout().clone();
-        layout
-            .load(&Model::with_weights(&network, &weights, DType::F32).unwrap().weights().unwrap(), engine.values_mut())
-            .unwrap();
-        engine.step(&pixels, &labels, 0.0).unwrap();
-        let own = error(engine.gradient());
-        assert!(own <= 1.5 * of_reference, "{isa}: {own:e} against {of_reference:e}");
-    }
 }
 
 /// Losses of candle around a whole network on its tape, and a second forward pass before the gradient of the first.
