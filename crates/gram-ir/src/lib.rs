@@ -49,7 +49,7 @@ pub use presets::{
     PresetError, preset,
 };
 pub use reference::RunError;
-pub use space::{MIN_LIVE_NODES, Space, SpaceError, StageSpace};
+pub use space::{MIN_LIVE_NODES, NodeOperators, Space, SpaceError, StageSpace};
 pub use space_presets::{SPACE_PRESET_NAMES, space_preset, space_preset_io};
 pub use tensor::{Tensor, TensorError, Weights};
 pub use text::{MAX_TEXT_BYTES, TextError};

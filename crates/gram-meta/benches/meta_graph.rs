@@ -16,6 +16,7 @@ fn meta(n_nodes: usize) -> MetaGraph {
         activation: Activation::Relu6,
         max_in_degree: 4,
         operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
+        node_operators: Default::default(),
         stem: Vec::new(),
         stages: vec![stage],
         head: Head::default(),

@@ -104,6 +104,7 @@ impl MetaGraph {
     ///
     /// Edges out of nodes that are hardly ever reached are hardly ever taught and would keep their prior's entropy for ever; the
     /// weighting leaves them out smoothly. That a node is live has probability `1 − Π (1 − P(i)·w_ij)`, sources taken as independent.
+    /// Where operators are searched, a node's choice counts like an edge; its entropy is then relative to that of an even choice.
     pub fn entropy_bits(&self) -> f64 {
         let (mut sum, mut total) = (0.0, 0.0);
         for stage in &self.stages {
@@ -112,12 +113,20 @@ impl MetaGraph {
                 sum += live[from.index()] * binary_entropy_bits(weight);
                 total += live[from.index()];
             }
+            let Some(op_weights) = stage.op_weights().filter(|weights| weights.menu().len() > 1) else { continue };
+            let even = (op_weights.menu().len() as f64).log2();
+            for (index, live) in live.iter().enumerate().skip(1) {
+                let of_node = op_weights.of(CellNodeId(index as u16)).unwrap_or_default();
+                sum += live * of_node.iter().map(|&p| entropy_term(p)).sum::<f64>() / even;
+                total += live;
+            }
         }
         sum / total
     }
 }
 
-fn live_probabilities(stage: &MetaStage) -> Vec<f64> {
+/// How likely each node is live, sources taken as independent.
+pub(crate) fn live_probabilities(stage: &MetaStage) -> Vec<f64> {
     let mut dead = vec![1.0; stage.n_nodes()];
     dead[CellNodeId::INPUT.index()] = 0.0;
     // Ordered by target, so a source is done before its out-edges are met.
@@ -128,8 +137,11 @@ fn live_probabilities(stage: &MetaStage) -> Vec<f64> {
 }
 
 fn binary_entropy_bits(p: f64) -> f64 {
-    let term = |p: f64| if p > 0.0 { -p * p.log2() } else { 0.0 };
-    term(p) + term(1.0 - p)
+    entropy_term(p) + entropy_term(1.0 - p)
+}
+
+fn entropy_term(p: f64) -> f64 {
+    if p > 0.0 { -p * p.log2() } else { 0.0 }
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! The file `meta-graph.json`.
 
-use gram_ir::{CellOp, EdgeMap, Space};
+use gram_ir::{CellOp, EdgeMap, NodeOperators, Space};
 use serde::{Deserialize, Serialize};
 
-use crate::{MetaConfig, MetaConfigError, MetaGraph, MetaStage};
+use crate::op_weights::floor;
+use crate::{MetaConfig, MetaConfigError, MetaGraph, MetaStage, OpWeights};
 
 /// Version of `meta-graph.json`.
 pub const FORMAT_VERSION: u32 = 1;
@@ -28,6 +29,18 @@ struct StageFile {
     operators: Vec<CellOp>,
     /// Weights of edges (0,1), (0,2), (1,2), (0,3), ….
     weights: EdgeMap<f64>,
+    /// Where operators are searched; then `operators` has each node's likeliest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    operator_weights: Option<OpWeightsFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OpWeightsFile {
+    /// The operators that a node may have, each once.
+    menu: Vec<CellOp>,
+    /// Node 1's probabilities in the order of the menu, then node 2's, ….
+    weights: Vec<f64>,
 }
 
 impl MetaGraph {
@@ -40,6 +53,10 @@ impl MetaGraph {
             nodes: stage.n_nodes(),
             operators: stage.ops.clone(),
             weights: stage.weights.clone(),
+            operator_weights: stage
+                .op_weights
+                .as_ref()
+                .map(|weights| OpWeightsFile { menu: weights.menu().to_vec(), weights: weights.values().to_vec() }),
         };
         let file = MetaFile {
             format_version: FORMAT_VERSION,
@@ -95,6 +112,17 @@ impl MetaGraph {
             if let Some(op) = stage.ops.iter().find(|op| !space.operators.contains(op)) {
                 return differs(format!("stage {index} has a node `{op}`, which is not among the operators"));
             }
+            let searched = space.node_operators == NodeOperators::Searched;
+            match stage.op_weights() {
+                Some(_) if !searched => {
+                    return differs(format!("stage {index} has searched operators, not dealt ones"));
+                }
+                None if searched => return differs(format!("stage {index} has dealt operators, not searched ones")),
+                Some(weights) if !space.operators.iter().all(|op| weights.menu().contains(op)) => {
+                    return differs(format!("stage {index} lacks an operator on its menu"));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -112,9 +140,41 @@ impl StageFile {
         if let Some((from, to, &weight)) = self.weights.iter().find(|(_, _, w)| !(low..=high).contains(*w)) {
             return Err(MetaFileError::Weight { stage, from: from.0, to: to.0, weight, low, high });
         }
-        Ok(MetaStage { ops: self.operators, weights: self.weights })
+        let op_weights = self.operator_weights.map(|file| file.check(stage, &self.operators, config)).transpose()?;
+        Ok(MetaStage { ops: self.operators, weights: self.weights, op_weights })
     }
 }
+
+impl OpWeightsFile {
+    fn check(self, stage: usize, likeliest: &[CellOp], config: &MetaConfig) -> Result<OpWeights, MetaFileError> {
+        let refused = |reason: String| Err(MetaFileError::Operators { stage, reason });
+        let n_ops = self.menu.len();
+        if n_ops == 0 || (1..n_ops).any(|index| self.menu[..index].contains(&self.menu[index])) {
+            return refused("the menu is empty or names an operator twice".into());
+        }
+        if self.weights.len() != likeliest.len() * n_ops {
+            let (nodes, got) = (likeliest.len(), self.weights.len());
+            return refused(format!("{nodes} nodes with {n_ops} operators need {} weights, got {got}", nodes * n_ops));
+        }
+        let least = floor(n_ops, config.epsilon) - ROUNDING;
+        for (node, weights) in self.weights.chunks_exact(n_ops).enumerate() {
+            let sum: f64 = weights.iter().sum();
+            if !weights.iter().all(|&weight| weight >= least) || (sum - 1.0).abs() > ROUNDING {
+                return refused(format!("node {}: the weights sum to {sum}, or one is below {least}", node + 1));
+            }
+        }
+        let weights = OpWeights::from_parts(self.menu, self.weights);
+        let mut kept = likeliest.to_vec();
+        weights.keep_likeliest(&mut kept);
+        match kept.iter().zip(likeliest).position(|(kept, named)| kept != named) {
+            Some(index) => refused(format!("node {}: `{}` is not its likeliest operator", index + 1, likeliest[index])),
+            None => Ok(weights),
+        }
+    }
+}
+
+/// By so much a sum of probabilities may miss 1.
+const ROUNDING: f64 = 1e-9;
 
 /// Why a text is no usable meta-graph.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +228,14 @@ pub enum MetaFileError {
         low: f64,
         /// 1 − ε.
         high: f64,
+    },
+    /// Weights of operators that are none.
+    #[error("stage {stage}, operator weights: {reason}")]
+    Operators {
+        /// Index of the stage, from 0.
+        stage: usize,
+        /// What is wrong.
+        reason: String,
     },
     /// A meta-graph of another space.
     #[error("the meta-graph is not one of space `{space}`: {what}")]

@@ -20,6 +20,7 @@
 //!     activation: Activation::Relu,
 //!     max_in_degree: 4,
 //!     operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
+//!     node_operators: Default::default(),
 //!     stem: vec![],
 //!     stages: vec![stage],
 //!     head: Head::default(),
@@ -32,21 +33,25 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod chain;
 mod child;
 mod config;
 mod converge;
 mod file;
 mod meta_graph;
+mod op_weights;
 mod propagate;
 mod sample;
 mod temper;
 mod tilt;
 
+pub use chain::{ChainError, ChainState, DelayedChain, GibbsChain, Site, Target};
 pub use child::{Child, StageEdges};
 pub use config::{MetaConfig, MetaConfigError};
 pub use converge::{Converged, Convergence, ConvergenceTest};
 pub use file::{FORMAT_VERSION, MetaFileError};
 pub use meta_graph::{MetaGraph, MetaGraphError, MetaStage};
+pub use op_weights::OpWeights;
 pub use propagate::PropagateError;
 pub use sample::{MAX_REFUSED, MAX_STRUCTURE_TRIES, SampleError};
 pub use temper::{Tempered, temper};

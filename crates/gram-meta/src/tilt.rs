@@ -16,7 +16,8 @@ pub struct Tilted {
 }
 
 impl MetaGraph {
-    /// The prior with weights `(1 − share)·w + share·g`, where `g` is 1 for the edges that `child` keeps and 0 for all others.
+    /// The prior with weights `(1 − share)·w + share·g`, where `g` is 1 for the edges that `child` keeps and 0 for all others; likewise for
+    /// the operators of its live nodes, where those are searched.
     ///
     /// With a `share` of 1 (larger ones count as 1) every draw is `child` itself, with 0 the prior is this meta-graph's own.
     ///
@@ -31,6 +32,9 @@ impl MetaGraph {
                 stage.weights.iter().map(|(from, to, _)| f64::from(u8::from(kept.contains(from, to)))).collect();
             for (weight, goal) in stage.weights.values_mut().iter_mut().zip(goals) {
                 *weight = (1.0 - share) * *weight + share * goal;
+            }
+            if let Some(op_weights) = &mut stage.op_weights {
+                op_weights.tilt(kept, share);
             }
         }
         Ok(Tilted { meta })

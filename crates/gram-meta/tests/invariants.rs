@@ -16,6 +16,7 @@ fn space(nodes: &[usize], max_in_degree: usize) -> Space {
         activation: Activation::Relu,
         max_in_degree,
         operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
+        node_operators: Default::default(),
         stem: Vec::new(),
         stages: nodes.iter().map(stage).collect(),
         head: Head::default(),

@@ -1,0 +1,258 @@
+//! Invariants 6 to 8 of ALGORITHMS 1.5 for the chains: their long-run laws on enumerated spaces, and determinism.
+//!
+//! Everything is seeded, so a test either passes always or never. The error probability stated with a test is that of a correct sampler
+//! over seeds.
+
+use std::collections::BTreeMap;
+
+use gram_ir::{Activation, CellNodeId, CellOp, CellOutput, Downsample, Head, NodeOperators, Space, StageSpace};
+use gram_meta::{ChainState, Child, DelayedChain, GibbsChain, MetaConfig, MetaGraph, StageEdges, Target};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const STEPS: usize = 200_000;
+
+fn space(n_nodes: usize, max_in_degree: usize, node_operators: NodeOperators) -> Space {
+    let output = CellOutput { project: Some(8), residual: false, linear_leaves: false, activation: false };
+    let stage = StageSpace { nodes: n_nodes, channels: 4, repeats: 1, downsample: Downsample::None, output };
+    Space {
+        name: "test".into(),
+        activation: Activation::Relu,
+        max_in_degree,
+        operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
+        node_operators,
+        stem: Vec::new(),
+        stages: vec![stage],
+        head: Head::default(),
+    }
+}
+
+/// One stage of four nodes with weights drawn from 0.1..0.9, those of operators too.
+fn meta(max_in_degree: usize, node_operators: NodeOperators, seed: u64) -> MetaGraph {
+    let fresh = MetaGraph::new(&space(4, max_in_degree, node_operators), MetaConfig::default(), seed).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&fresh.to_json().unwrap()).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    for weight in json["stages"][0]["weights"].as_array_mut().unwrap() {
+        *weight = rng.random_range(0.1..0.9).into();
+    }
+    if node_operators == NodeOperators::Searched {
+        for node in 0..3 {
+            let p: f64 = rng.random_range(0.1..0.9);
+            json["stages"][0]["operator_weights"]["weights"][2 * node] = p.into();
+            json["stages"][0]["operator_weights"]["weights"][2 * node + 1] = (1.0 - p).into();
+            json["stages"][0]["operators"][node] = if p > 0.5 { "conv1x1" } else { "sep3x3" }.into();
+        }
+    }
+    MetaGraph::from_json(&json.to_string()).unwrap()
+}
+
+/// The prior pushed forward to canonical children, restricted to the feasible set; from all points of the space.
+fn prior_law(meta: &MetaGraph, accept: &dyn Fn(&Child) -> bool) -> BTreeMap<Child, f64> {
+    let stage = &meta.stages()[0];
+    let edges: Vec<_> = stage.weights().iter().map(|(from, to, &weight)| (from, to, weight)).collect();
+    let n_op_choices = if stage.op_weights().is_some() { 8 } else { 1 };
+    let mut law = BTreeMap::new();
+    for bits in 0..64_usize {
+        let kept = |e: usize| bits >> e & 1 == 1;
+        let p: f64 = edges.iter().enumerate().map(|(e, &(.., w))| if kept(e) { w } else { 1.0 - w }).product();
+        let chosen = edges.iter().enumerate().filter(|(e, _)| kept(*e)).map(|(_, &(from, to, _))| (from, to));
+        let wiring = StageEdges::new(4, chosen);
+        for ops in 0..n_op_choices {
+            let (mut kept, mut p) = (wiring.clone(), p);
+            if let Some(weights) = stage.op_weights() {
+                let option = |node: CellNodeId| ops >> (node.index() - 1) & 1;
+                p *= (1..4).map(|n| weights.of(CellNodeId(n)).unwrap()[option(CellNodeId(n))]).product::<f64>();
+                kept = kept.with_ops(|node| weights.menu()[option(node)]);
+            }
+            let structure = kept.n_live_operators() >= 2 && kept.max_in_degree() <= meta.max_in_degree();
+            let child = Child::new(vec![kept]);
+            if structure && accept(&child) {
+                *law.entry(child).or_insert(0.0) += p;
+            }
+        }
+    }
+    normalised(law)
+}
+
+fn normalised(mut law: BTreeMap<Child, f64>) -> BTreeMap<Child, f64> {
+    let total: f64 = law.values().sum();
+    law.values_mut().for_each(|p| *p /= total);
+    law
+}
+
+/// A score in 0..0.3 for every child.
+fn random_scores(law: &BTreeMap<Child, f64>, seed: u64) -> BTreeMap<Child, f64> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    law.keys().map(|child| (child.clone(), rng.random_range(0.0..0.3))).collect()
+}
+
+type Counts = BTreeMap<Child, f64>;
+
+fn gibbs(target: &Target<'_>, scores: &BTreeMap<Child, f64>, n: usize, each: usize, seed: u64) -> Counts {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut score = |child: &Child| scores[child];
+    let state = ChainState::draw(target.meta(), &mut rng, &|child| target.allows(child)).unwrap();
+    let mut chain = GibbsChain::new(target, state, &mut score).unwrap();
+    let mut counts = Counts::new();
+    for step in 0..n * each {
+        chain.step(target, &mut score, &mut rng).unwrap();
+        if step % each == 0 {
+            *counts.entry(chain.child().clone()).or_insert(0.0) += 1.0;
+        }
+    }
+    counts
+}
+
+/// The surrogate is drawn independently of the scores.
+fn delayed(target: &Target<'_>, scores: &BTreeMap<Child, f64>, n: usize, n_moves: usize, seed: u64) -> Counts {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let surrogate = random_scores(scores, seed ^ 0xabcd);
+    let state = ChainState::draw(target.meta(), &mut rng, &|child| target.allows(child)).unwrap();
+    let score = scores[state.child()];
+    let mut chain = DelayedChain::new(target, state, score).unwrap();
+    let mut counts = Counts::new();
+    for _ in 0..n {
+        let proposed = scores[chain.propose(target, n_moves, &mut |child| surrogate[child], &mut rng).unwrap()];
+        chain.resolve(proposed).unwrap();
+        *counts.entry(chain.child().clone()).or_insert(0.0) += 1.0;
+    }
+    counts
+}
+
+fn total_variation(counts: &Counts, law: &BTreeMap<Child, f64>) -> f64 {
+    assert!(counts.keys().all(|child| law.contains_key(child)), "a child outside of the feasible set");
+    let n: f64 = counts.values().sum();
+    law.iter().map(|(child, p)| (counts.get(child).copied().unwrap_or(0.0) / n - p).abs()).sum::<f64>() / 2.0
+}
+
+/// 6: total variation to the exact law below 0.03 (0.05 at β = 20) after 2·10⁵ steps of G and of D, whose surrogate is independent of the
+/// scores. Sampling noise is about a third of the bounds: a correct sampler fails with probability below 10⁻⁶ per case.
+#[track_caller]
+fn check_chains(meta: &MetaGraph, accept: &dyn Fn(&Child) -> bool, n_children: usize) {
+    let prior = prior_law(meta, accept);
+    assert_eq!(prior.len(), n_children);
+    let scores = random_scores(&prior, 77);
+    for (beta, bound) in [(0.0, 0.03), (5.0, 0.03), (20.0, 0.05)] {
+        let tilted = prior.iter().map(|(child, p)| (child.clone(), p * (beta * scores[child]).exp()));
+        let law = normalised(tilted.collect());
+        let target = Target::new(meta, beta, accept).unwrap();
+        let g = total_variation(&gibbs(&target, &scores, STEPS, 1, 5), &law);
+        let d = total_variation(&delayed(&target, &scores, STEPS, 6, 6), &law);
+        assert!(g < bound && d < bound, "beta {beta}: G {g}, D {d}");
+    }
+}
+
+#[test]
+fn chains_have_the_exact_law() {
+    check_chains(&meta(4, NodeOperators::Dealt, 21), &|_| true, 30);
+}
+
+#[test]
+fn chains_have_the_exact_law_under_hard_limits() {
+    check_chains(&meta(2, NodeOperators::Dealt, 22), &|child| child.stages()[0].n_edges() <= 3, 15);
+}
+
+#[test]
+fn chains_have_the_exact_law_with_searched_operators() {
+    // Of the 30 graphs 9 have two live operators (3 each without node 1, 2 or 3) and 21 three: 9·4 + 21·8. The limit halves the
+    // choices where node 2 is live: 6·2 + 3·4 + 21·4.
+    check_chains(&meta(4, NodeOperators::Searched, 23), &|_| true, 204);
+    let limit = |child: &Child| child.stages()[0].op(CellNodeId(2)) != Some(CellOp::Sep3x3);
+    check_chains(&meta(4, NodeOperators::Searched, 24), &limit, 108);
+}
+
+/// 7: at β = 0 the samplers A, G and D give the canonical frequencies of the prior restricted to the feasible set. G and D are thinned so
+/// that their draws are as good as independent; a correct sampler fails each test with probability 0.001.
+#[track_caller]
+fn check_frequencies(meta: &MetaGraph, accept: &dyn Fn(&Child) -> bool) {
+    let law = prior_law(meta, accept);
+    let scores = random_scores(&law, 78);
+    let target = Target::new(meta, 0.0, accept).unwrap();
+    let n = 20_000;
+    let mut rng = ChaCha8Rng::seed_from_u64(31);
+    let mut ancestral = Counts::new();
+    for _ in 0..n {
+        *ancestral.entry(meta.sample(&mut rng, accept).unwrap()).or_insert(0.0) += 1.0;
+    }
+    let chains = [ancestral, gibbs(&target, &scores, n, 60, 32), delayed(&target, &scores, n, 60, 33)];
+    for (name, counts) in ["A", "G", "D"].iter().zip(chains) {
+        let expected = |p: f64| n as f64 * p;
+        let chi_square: f64 = law
+            .iter()
+            .map(|(child, &p)| (counts.get(child).copied().unwrap_or(0.0) - expected(p)).powi(2) / expected(p))
+            .sum();
+        let critical = chi_square_critical(law.len() as f64 - 1.0);
+        assert!(chi_square < critical, "sampler {name}: chi-square {chi_square}, critical value {critical}");
+    }
+}
+
+/// The value that chi-square with `df` degrees of freedom exceeds with probability 0.001 (Wilson and Hilferty's approximation).
+fn chi_square_critical(df: f64) -> f64 {
+    let spread = 2.0 / (9.0 * df);
+    df * (1.0 - spread + 3.0902 * spread.sqrt()).powi(3)
+}
+
+#[test]
+fn all_samplers_agree_without_scores() {
+    check_frequencies(&meta(4, NodeOperators::Dealt, 41), &|_| true);
+    check_frequencies(&meta(2, NodeOperators::Dealt, 42), &|child| child.stages()[0].n_edges() <= 3);
+    check_frequencies(&meta(4, NodeOperators::Searched, 43), &|_| true);
+}
+
+/// 8: chains by seed, and independent of the order in which the answers of parallel chains come.
+#[test]
+fn chains_are_deterministic() {
+    let meta = MetaGraph::new(&space(9, 4, NodeOperators::Searched), MetaConfig::default(), 3).unwrap();
+    let target = Target::new(&meta, 30.0, &|_| true).unwrap();
+    let score = |child: &Child| 1.0 / (1.0 + child.stages()[0].n_edges() as f64);
+    let run = |backwards: bool| {
+        let mut rngs: Vec<ChaCha8Rng> = (0..4).map(|k| stream(9, k)).collect();
+        let start = |rng: &mut ChaCha8Rng| {
+            let state = ChainState::draw(&meta, rng, &|_| true).unwrap();
+            let first = score(state.child());
+            DelayedChain::new(&target, state, first).unwrap()
+        };
+        let mut chains: Vec<DelayedChain> = rngs.iter_mut().map(start).collect();
+        for _ in 0..20 {
+            for (chain, rng) in chains.iter_mut().zip(&mut rngs) {
+                chain.propose(&target, 50, &mut |_| 0.0, rng).unwrap();
+            }
+            let mut order: Vec<&mut DelayedChain> = chains.iter_mut().collect();
+            if backwards {
+                order.reverse();
+            }
+            for chain in order {
+                let proposed = score(chain.proposal().unwrap());
+                chain.resolve(proposed).unwrap();
+            }
+        }
+        chains.iter().map(|chain| chain.state().clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(run(false), run(true));
+}
+
+fn stream(seed: u64, stream: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(stream);
+    rng
+}
+
+/// Chains on the shipped network's size stay inside of the feasible set, whatever moves they make.
+#[test]
+fn large_chains_stay_feasible() {
+    let meta = MetaGraph::new(&space(30, 4, NodeOperators::Searched), MetaConfig::default(), 3).unwrap();
+    let limit = |child: &Child| child.stages()[0].n_edges() <= 20;
+    let target = Target::new(&meta, 50.0, &limit).unwrap();
+    let mut score = |child: &Child| child.stages()[0].n_edges() as f64 / 20.0;
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let state = ChainState::draw(&meta, &mut rng, &limit).unwrap();
+    let mut chain = GibbsChain::new(&target, state, &mut score).unwrap();
+    for _ in 0..5_000 {
+        chain.step(&target, &mut score, &mut rng).unwrap();
+        let kept = &chain.child().stages()[0];
+        assert!(kept.n_live_operators() >= 2 && kept.max_in_degree() <= 4 && kept.n_edges() <= 20);
+        assert_eq!(*kept, StageEdges::new(30, kept.edges()).with_ops(|node| kept.op(node).unwrap()));
+    }
+    // β is large: the chain has climbed to the limit.
+    assert!(chain.child().stages()[0].n_edges() >= 18);
+}
