@@ -69,12 +69,6 @@ impl StageEdges {
         self.sources.iter().enumerate().map(live).fold(1, |all, node| all | node)
     }
 
-    /// Number of leaves: live operator nodes without successor.
-    pub(crate) fn n_leaves(&self) -> usize {
-        let feeding = self.sources.iter().fold(0, |all, sources| all | sources);
-        (self.live() & !feeding & !1).count_ones() as usize
-    }
-
     /// Takes the edges of a chain's state over from node `first` on; those before must be the same already.
     pub(crate) fn follow(&mut self, state: &[NodeSet], first: usize, op: Option<&dyn Fn(usize) -> CellOp>) {
         let below = (1 << first) - 1;
@@ -194,7 +188,6 @@ mod tests {
             [None, Some(CellOp::Conv1x1), None, Some(CellOp::Sep3x3), None]
         );
         assert!(!kept.has_ops() && with(CellOp::Dw3x3).has_ops() && kept != with(CellOp::Dw3x3));
-        assert_eq!(kept.n_leaves(), 2);
     }
 
     #[test]

@@ -35,6 +35,7 @@
 
 mod chain;
 mod child;
+mod child_cost;
 mod config;
 mod converge;
 mod file;
