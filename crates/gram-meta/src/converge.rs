@@ -147,7 +147,7 @@ fn entropy_term(p: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meta_graph::tests::meta;
+    use crate::meta_graph::tests::{meta, searched};
 
     #[test]
     fn entropy_of_undecided_and_decided_weights() {
@@ -165,6 +165,18 @@ mod tests {
         meta.stages[0].weights.values_mut().copy_from_slice(&[0.02, 0.98, 0.5]);
         let floor = binary_entropy_bits(0.02);
         assert!((meta.entropy_bits() - (2.0 * floor + 0.02) / 2.02).abs() < 1e-12);
+    }
+
+    #[test]
+    fn operators_count_like_edges() {
+        // Of all edges decided and all operators even (one bit of one), the mean is weighted by liveness alone.
+        let mut meta = searched(&[3]);
+        assert!((meta.entropy_bits() - 1.0).abs() < 1e-12);
+        meta.stages[0].weights.values_mut().copy_from_slice(&[0.98, 0.02, 0.02]);
+        let (one, two) = (0.98, 1.0 - 0.98 * (1.0 - 0.98 * 0.02));
+        let edges = binary_entropy_bits(0.02) * (1.0 + 1.0 + one);
+        let expected = (edges + one + two) / (2.0 + one + one + two);
+        assert!((meta.entropy_bits() - expected).abs() < 1e-12);
     }
 
     #[test]

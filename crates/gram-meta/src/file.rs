@@ -250,7 +250,9 @@ pub enum MetaFileError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meta_graph::tests::{meta, space};
+    use crate::meta_graph::tests::{meta, searched, space};
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
 
     #[test]
     fn the_file_reads_back_bit_for_bit() {
@@ -270,6 +272,56 @@ mod tests {
         assert!(text.contains(from), "{text}");
         let error = MetaGraph::from_json(&text.replacen(from, to, 1)).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
+    }
+
+    #[test]
+    fn searched_operators_read_back_and_old_files_still_load() {
+        let mut learnt = searched(&[4]);
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let child = learnt.sample(&mut rng, &|_| true).unwrap();
+        learnt.propagate([(&child, 1.0)]).unwrap();
+        let text = learnt.to_json().unwrap();
+        let read = MetaGraph::from_json(&text).unwrap();
+        assert_eq!((&read, read.to_json().unwrap()), (&learnt, text));
+        let of_space = |node_operators| read.check_space(&Space { node_operators, ..space(&[4]) });
+        assert!(of_space(NodeOperators::Searched).is_ok());
+        assert!(of_space(NodeOperators::Dealt).unwrap_err().to_string().contains("has searched operators"));
+        // A file from before operators could be searched has no such field, as one with dealt operators has none now.
+        let old = meta(&[4]).to_json().unwrap();
+        assert!(!old.contains("operator_weights"));
+        let lacks = MetaGraph::from_json(&old)
+            .unwrap()
+            .check_space(&Space { node_operators: NodeOperators::Searched, ..space(&[4]) });
+        assert!(lacks.unwrap_err().to_string().contains("has dealt operators"));
+    }
+
+    #[test]
+    fn bad_operator_weights_are_refused_with_the_node() {
+        let text = searched(&[3]).to_json().unwrap();
+        let refused = |change: &dyn Fn(&mut serde_json::Value)| {
+            let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            change(&mut json["stages"][0]);
+            MetaGraph::from_json(&json.to_string()).unwrap_err().to_string()
+        };
+        let weights = |stage: &mut serde_json::Value, weights: [f64; 4]| {
+            stage["operator_weights"]["weights"] = weights.to_vec().into();
+        };
+        assert!(refused(&|stage| weights(stage, [0.5, 0.5, 0.5, 0.6])).contains("node 2: the weights sum to 1.1"));
+        assert!(refused(&|stage| weights(stage, [0.5, 0.5, 0.01, 0.99])).contains("node 2: the weights sum to 1,"));
+        assert!(refused(&|stage| weights(stage, [f64::NAN; 4])).contains("not a meta-graph file"));
+        assert!(
+            refused(&|stage| stage["operator_weights"]["weights"] = vec![1.0].into())
+                .contains("2 nodes with 2 operators need 4 weights, got 1")
+        );
+        assert!(
+            refused(&|stage| stage["operator_weights"]["menu"] = vec!["conv1x1"; 2].into())
+                .contains("names an operator twice")
+        );
+        let unlikely = refused(&|stage| {
+            weights(stage, [0.9, 0.1, 0.9, 0.1]);
+            stage["operators"] = vec!["conv1x1", "sep3x3"].into();
+        });
+        assert!(unlikely.contains("node 2: `sep3x3` is not its likeliest operator"), "{unlikely}");
     }
 
     #[test]

@@ -142,7 +142,8 @@ pub enum PropagateError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meta_graph::tests::meta;
+    use crate::meta_graph::tests::{meta, searched};
+    use gram_ir::CellOp;
 
     fn child(n_nodes: usize, edges: &[(u16, u16)]) -> Child {
         let edges = edges.iter().map(|&(from, to)| (CellNodeId(from), CellNodeId(to)));
@@ -162,6 +163,41 @@ mod tests {
         }
         assert!((largest - 0.075).abs() < 1e-15);
         assert_eq!(meta.n_rounds(), 1);
+    }
+
+    #[test]
+    fn operators_by_hand() {
+        // Menu conv1x1, sep3x3 at 0.5 each, η 0.2. Node 1 is live in the first child (u 0.75) only, node 2 in both.
+        let mut meta = searched(&[3]);
+        let with = |edges: &[(u16, u16)], ops: [CellOp; 2]| {
+            let kept = child(3, edges).stages()[0].clone();
+            Child::new(vec![kept.with_ops(|node| ops[node.index() - 1])])
+        };
+        let first = with(&[(0, 1), (1, 2)], [CellOp::Sep3x3, CellOp::Sep3x3]);
+        let second = with(&[(0, 2)], [CellOp::Sep3x3, CellOp::Conv1x1]);
+        let largest = meta.propagate([(&first, 0.75), (&second, 0.25)]).unwrap();
+        let weights = meta.stages()[0].op_weights().unwrap().values();
+        // Node 1: U 0.75, conv1x1 0.5 + 0.2·(0 − 0.75·0.5); node 2: U 1, conv1x1 0.5 + 0.2·(0.25 − 0.5).
+        for (weight, expected) in weights.iter().zip([0.425, 0.575, 0.45, 0.55]) {
+            assert!((weight - expected).abs() < 1e-15, "{weight} {expected}");
+        }
+        assert!((largest - 0.075).abs() < 1e-15);
+        assert_eq!(meta.stages()[0].ops(), [CellOp::Sep3x3; 2], "the likeliest");
+        assert_eq!(meta.cells(&second).unwrap()[0].op(CellNodeId(2)), Some(CellOp::Conv1x1), "the child's own");
+    }
+
+    #[test]
+    fn children_fit_the_way_operators_are_given() {
+        let (mut dealt, mut searched) = (meta(&[4]), searched(&[4]));
+        let plain = child(4, &[(0, 1), (0, 2)]);
+        let with = |op| Child::new(vec![plain.stages()[0].clone().with_ops(|_| op)]);
+        let refused = |meta: &mut MetaGraph, child: &Child| meta.propagate([(child, 1.0)]).unwrap_err().to_string();
+        assert!(
+            refused(&mut dealt, &with(CellOp::Conv1x1)).contains("the child chooses operators, which are dealt out")
+        );
+        assert!(refused(&mut searched, &plain).contains("the child has no operators, which are searched"));
+        assert!(refused(&mut searched, &with(CellOp::Identity)).contains("`identity`, which is not on the menu"));
+        assert!(searched.propagate([(&with(CellOp::Conv1x1), 1.0)]).is_ok());
     }
 
     #[test]
