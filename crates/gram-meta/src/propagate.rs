@@ -36,7 +36,7 @@ impl MetaGraph {
         Ok(largest)
     }
 
-    fn check_round(&self, children: &[(&Child, f64)]) -> Result<(), PropagateError> {
+    pub(crate) fn check_round(&self, children: &[(&Child, f64)]) -> Result<(), PropagateError> {
         for &(child, weight) in children {
             self.check_child(child)?;
             if !weight.is_finite() || weight < 0.0 {
