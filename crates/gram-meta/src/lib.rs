@@ -43,9 +43,11 @@ mod marginals;
 mod meta_graph;
 mod op_weights;
 mod propagate;
+mod roles;
 mod sample;
 mod temper;
 mod tilt;
+mod warm_start;
 
 pub use chain::{ChainError, ChainState, DelayedChain, GibbsChain, Site, Target};
 pub use child::{Child, StageEdges};
@@ -59,3 +61,4 @@ pub use propagate::PropagateError;
 pub use sample::{MAX_REFUSED, MAX_STRUCTURE_TRIES, SampleError};
 pub use temper::{Tempered, temper};
 pub use tilt::Tilted;
+pub use warm_start::{WARM_START_RHO, WarmStartError};

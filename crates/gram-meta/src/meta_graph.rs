@@ -65,7 +65,7 @@ impl MetaGraph {
     /// stage has at most 8 nodes and at `min(0.5, 1/j)` otherwise, which gives an expected in-degree of at most 1; both clipped to
     /// `[ε, 1 − ε]`.
     ///
-    /// Where operators are searched, each node begins with the shares of the operators in the space's list (each once: all alike).
+    /// Where operators are searched, each node begins with all of them alike; the deal merely says which to take of equally likely ones.
     ///
     /// # Errors
     /// [`MetaGraphError`] if the space or the configuration is not usable.
@@ -79,7 +79,7 @@ impl MetaGraph {
                 op_weights: None,
             };
             if space.node_operators == NodeOperators::Searched {
-                let op_weights = OpWeights::prior(&space.operators, n_nodes - 1, config.epsilon);
+                let op_weights = OpWeights::prior(&space.operators, n_nodes - 1);
                 op_weights.keep_likeliest(&mut stage.ops);
                 stage.op_weights = Some(op_weights);
             }

@@ -19,18 +19,16 @@ pub struct OpWeights {
 }
 
 impl OpWeights {
-    /// Every node with the shares that the operators have in `operators`, where one may stand several times.
-    pub(crate) fn prior(operators: &[CellOp], n_operator_nodes: usize, epsilon: f64) -> Self {
+    /// Every node with all operators of the list alike.
+    pub(crate) fn prior(operators: &[CellOp], n_operator_nodes: usize) -> Self {
         let mut menu: Vec<CellOp> = Vec::new();
         for &op in operators {
             if !menu.contains(&op) {
                 menu.push(op);
             }
         }
-        let share = |op: &CellOp| operators.iter().filter(|other| *other == op).count() as f64 / operators.len() as f64;
-        let mut shares: Vec<f64> = menu.iter().map(share).collect();
-        raise_to_floor(&mut shares, epsilon);
-        Self { weights: shares.repeat(n_operator_nodes), menu }
+        let even = 1.0 / menu.len() as f64;
+        Self { weights: vec![even; n_operator_nodes * menu.len()], menu }
     }
 
     /// From the parts of a file; the lengths must fit.
@@ -113,13 +111,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_prior_follows_the_list() {
-        let weights = OpWeights::prior(&[CellOp::Sep3x3, CellOp::Conv1x1, CellOp::Sep3x3, CellOp::Identity], 2, 0.02);
-        assert_eq!(weights.menu(), [CellOp::Sep3x3, CellOp::Conv1x1, CellOp::Identity]);
-        for node in [1, 2] {
-            let of = weights.of(CellNodeId(node)).unwrap();
-            assert!(of.iter().zip([0.5, 0.25, 0.25]).all(|(a, b)| (a - b).abs() < 1e-15), "{of:?}");
-        }
+    fn the_prior_knows_each_operator_once() {
+        let weights = OpWeights::prior(&[CellOp::Sep3x3, CellOp::Conv1x1, CellOp::Sep3x3], 2);
+        assert_eq!(weights.menu(), [CellOp::Sep3x3, CellOp::Conv1x1]);
+        assert_eq!(weights.values(), [0.5; 4]);
+        assert_eq!(weights.of(CellNodeId(2)), Some([0.5; 2].as_slice()));
         assert_eq!((weights.of(CellNodeId(0)), weights.of(CellNodeId(3))), (None, None));
     }
 

@@ -48,7 +48,7 @@ impl MetaGraph {
     }
 }
 
-fn propagate_stage(stage: &mut MetaStage, children: &[(&StageEdges, f64)], eta: f64, epsilon: f64) -> f64 {
+pub(crate) fn propagate_stage(stage: &mut MetaStage, children: &[(&StageEdges, f64)], eta: f64, epsilon: f64) -> f64 {
     let n_nodes = stage.n_nodes();
     let (live, chosen) = chosen_edges(n_nodes, children);
     let mut largest: f64 = 0.0;
@@ -81,7 +81,7 @@ pub(crate) fn chosen_edges(n_nodes: usize, children: &[(&StageEdges, f64)]) -> (
     (live, chosen)
 }
 
-fn propagate_ops(stage: &mut MetaStage, children: &[(&StageEdges, f64)], eta: f64, epsilon: f64) -> f64 {
+pub(crate) fn propagate_ops(stage: &mut MetaStage, children: &[(&StageEdges, f64)], eta: f64, epsilon: f64) -> f64 {
     let Some(op_weights) = &mut stage.op_weights else { return 0.0 };
     let (live, chosen) = chosen_ops(op_weights, children);
     let mut largest: f64 = 0.0;
@@ -130,6 +130,16 @@ pub enum PropagateError {
     Weight {
         /// The weight.
         weight: f64,
+    },
+    /// Credit cannot be shared along roles.
+    #[error(
+        "a share of {share} along roles with {n_reference} children for reference: it must be 0 to 1, and 0 without any"
+    )]
+    Roles {
+        /// The share.
+        share: f64,
+        /// Children drawn from the prior.
+        n_reference: usize,
     },
     /// The weights sum to more than 1.
     #[error("the children's weights sum to {sum}, which is more than 1")]

@@ -1,0 +1,253 @@
+//! Propagation along roles: what a child teaches an edge it also teaches all edges between the same two operators.
+
+use std::collections::BTreeMap;
+
+use gram_ir::{CellNodeId, CellOp};
+
+use crate::op_weights::raise_to_floor;
+use crate::propagate::{propagate_ops, propagate_stage};
+use crate::{Child, MetaGraph, MetaStage, PropagateError, StageEdges};
+
+impl MetaGraph {
+    /// Propagates a share `λ` of the credit along roles, and the rest to the children's own edges as [`MetaGraph::propagate`] does; returns
+    /// the largest change of a weight.
+    ///
+    /// The role of an edge is the pair of operators `(a, b)` that it joins, `a` being the input for edges out of node 0. Let `n_ab` be the mean
+    /// number of such edges in a child, `n_ab(u)` over the children with their weights and `n_ab(v)` over the `reference`: children drawn from
+    /// the prior, whatever they scored. For sampler A that is the round itself; for chains, a sample of [`MetaGraph::sample`]. Then for every edge
+    /// with that role
+    ///
+    /// `logit w ← logit w + λ·η·(n_ab(u) − U·n_ab(v)) / (1 + max(n_ab(u), U·n_ab(v)))`, `U` the sum of the weights,
+    ///
+    /// also if its source was dead in all children. That is the step of natural-gradient ascent for weights that share one parameter per role
+    /// (edges of a role are rare, so the variance of their number is about its mean), bounded by `η` and damped by one edge. Where
+    /// operators are searched, an edge takes the steps of the roles that it may have, by their probabilities, and every node's log-weight
+    /// of operator `o` takes such a step for the number of live nodes with `o`.
+    ///
+    /// *Invariance.* The numbers are the same for children that are equal up to renaming of nodes, so the roles' part of the step is the
+    /// same too; with `λ = 1` it is all of the step. With `λ = 0` this is [`MetaGraph::propagate`], bit for bit. Equal scores teach roles
+    /// nothing: where children and reference are the same sample with the same weights, the step is zero.
+    ///
+    /// # Errors
+    /// [`PropagateError`] as for [`MetaGraph::propagate`], and if λ is not in `0..=1` or positive without a reference; the meta-graph is
+    /// unchanged then.
+    /// # Source
+    /// \[ours\], after the paper's notion of graph propagation (arXiv:1906.08305), of which its text gives no formula.
+    pub fn propagate_roles<'a>(
+        &mut self,
+        children: impl IntoIterator<Item = (&'a Child, f64)>,
+        reference: impl IntoIterator<Item = &'a Child>,
+        share: f64,
+    ) -> Result<f64, PropagateError> {
+        let children: Vec<(&Child, f64)> = children.into_iter().collect();
+        let reference: Vec<&Child> = reference.into_iter().collect();
+        self.check_round(&children)?;
+        for child in &reference {
+            self.check_child(child)?;
+        }
+        if !(0.0..=1.0).contains(&share) || (share > 0.0 && reference.is_empty()) {
+            return Err(PropagateError::Roles { share, n_reference: reference.len() });
+        }
+        let total: f64 = children.iter().map(|(_, weight)| weight).sum();
+        let each = total / reference.len().max(1) as f64;
+        let (eta, epsilon) = (self.config.eta, self.config.epsilon);
+        let mut largest: f64 = 0.0;
+        for (index, stage) in self.stages.iter_mut().enumerate() {
+            let kept: Vec<(&StageEdges, f64)> =
+                children.iter().map(|(child, weight)| (&child.stages()[index], *weight)).collect();
+            let before = stage.clone();
+            let steps = Steps::of(stage, &kept, reference.iter().map(|child| (&child.stages()[index], each)));
+            if share < 1.0 {
+                propagate_stage(stage, &kept, (1.0 - share) * eta, epsilon);
+                propagate_ops(stage, &kept, (1.0 - share) * eta, epsilon);
+            }
+            if share > 0.0 {
+                steps.apply(stage, &before, share * eta, epsilon);
+            }
+            largest = largest.max(largest_change(&before, stage));
+        }
+        self.n_rounds += 1;
+        Ok(largest)
+    }
+}
+
+/// An operator, or none for the input.
+type Role = Option<CellOp>;
+
+/// How often something occurs in a child: under the children's weights, and in the reference.
+#[derive(Clone, Copy, Debug, Default)]
+struct Occurrence {
+    taught: f64,
+    expected: f64,
+}
+
+impl Occurrence {
+    fn step(self) -> f64 {
+        (self.taught - self.expected) / (1.0 + self.taught.max(self.expected))
+    }
+}
+
+/// What a round teaches the roles of one stage: steps of logits, in units of `λ·η`.
+struct Steps {
+    edges: BTreeMap<(Role, Role), f64>,
+    ops: BTreeMap<Role, f64>,
+}
+
+impl Steps {
+    fn of<'a>(
+        stage: &MetaStage,
+        taught: &[(&StageEdges, f64)],
+        expected: impl Iterator<Item = (&'a StageEdges, f64)>,
+    ) -> Self {
+        let mut edges: BTreeMap<(Role, Role), Occurrence> = BTreeMap::new();
+        let mut ops: BTreeMap<Role, Occurrence> = BTreeMap::new();
+        for &(kept, weight) in taught {
+            count(
+                stage,
+                kept,
+                |pair| edges.entry(pair).or_default().taught += weight,
+                |op| {
+                    ops.entry(op).or_default().taught += weight;
+                },
+            );
+        }
+        for (kept, weight) in expected {
+            count(
+                stage,
+                kept,
+                |pair| edges.entry(pair).or_default().expected += weight,
+                |op| {
+                    ops.entry(op).or_default().expected += weight;
+                },
+            );
+        }
+        Self {
+            edges: edges.into_iter().map(|(pair, occurrence)| (pair, occurrence.step())).collect(),
+            ops: ops.into_iter().map(|(op, occurrence)| (op, occurrence.step())).collect(),
+        }
+    }
+
+    /// Adds the steps, times `rate`; operators that a node may have are as probable as in `before`.
+    fn apply(&self, stage: &mut MetaStage, before: &MetaStage, rate: f64, epsilon: f64) {
+        let edge = |pair: (Role, Role)| self.edges.get(&pair).copied().unwrap_or(0.0);
+        let roles = before.roles();
+        let step = |from: CellNodeId, to: CellNodeId| -> f64 {
+            let targets = &roles[to.index()];
+            let of_source = |&(a, p): &(Role, f64)| targets.iter().map(|&(b, q)| p * q * edge((a, b))).sum::<f64>();
+            roles[from.index()].iter().map(of_source).sum()
+        };
+        let steps: Vec<f64> = before.weights.iter().map(|(from, to, _)| step(from, to)).collect();
+        for (weight, step) in stage.weights.values_mut().iter_mut().zip(steps) {
+            let odds = *weight / (1.0 - *weight) * (rate * step).exp();
+            *weight = (odds / (1.0 + odds)).clamp(epsilon, 1.0 - epsilon);
+        }
+        let Some(op_weights) = &mut stage.op_weights else { return };
+        let factor = |&op: &CellOp| (rate * self.ops.get(&Some(op)).copied().unwrap_or(0.0)).exp();
+        let factors: Vec<f64> = op_weights.menu().iter().map(factor).collect();
+        for weights in op_weights.nodes_mut() {
+            let total: f64 = weights.iter().zip(&factors).map(|(weight, factor)| weight * factor).sum();
+            weights.iter_mut().zip(&factors).for_each(|(weight, factor)| *weight *= factor / total);
+            raise_to_floor(weights, epsilon);
+        }
+        op_weights.keep_likeliest(&mut stage.ops);
+    }
+}
+
+/// Names the role of every kept edge and of every live operator node.
+fn count(stage: &MetaStage, kept: &StageEdges, mut edge: impl FnMut((Role, Role)), mut node: impl FnMut(Role)) {
+    let role = |id: CellNodeId| (id != CellNodeId::INPUT).then(|| stage.op(kept, id));
+    kept.edges().for_each(|(from, to)| edge((role(from), role(to))));
+    let ids = (1..stage.n_nodes()).map(|id| CellNodeId(id as u16));
+    ids.filter(|&id| kept.is_live(id)).for_each(|id| node(role(id)));
+}
+
+fn largest_change(before: &MetaStage, after: &MetaStage) -> f64 {
+    let ops = |stage: &MetaStage| stage.op_weights.as_ref().map_or(Vec::new(), |weights| weights.values().to_vec());
+    let edges = before.weights.values().iter().copied().zip(after.weights.values().iter().copied());
+    let changes = edges.chain(ops(before).into_iter().zip(ops(after))).map(|(old, new)| (new - old).abs());
+    changes.fold(0.0, f64::max)
+}
+
+impl MetaStage {
+    /// For each node the operators that it may have, with their probabilities; none is the input's.
+    pub(crate) fn roles(&self) -> Vec<Vec<(Role, f64)>> {
+        let of_node = |node: usize| match &self.op_weights {
+            _ if node == 0 => vec![(None, 1.0)],
+            None => vec![(Some(self.ops[node - 1]), 1.0)],
+            Some(weights) => {
+                let probabilities = weights.of(CellNodeId(node as u16)).unwrap_or_default();
+                weights.menu().iter().map(|&op| Some(op)).zip(probabilities.iter().copied()).collect()
+            }
+        };
+        (0..self.n_nodes()).map(of_node).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta_graph::tests::{meta, searched};
+
+    fn child(edges: &[(u16, u16)]) -> Child {
+        let edges = edges.iter().map(|&(from, to)| (CellNodeId(from), CellNodeId(to)));
+        Child::new(vec![StageEdges::new(4, edges)])
+    }
+
+    #[test]
+    fn one_round_by_hand() {
+        let mut meta = meta(&[4]);
+        meta.stages[0].ops = vec![CellOp::Conv1x1, CellOp::Sep3x3, CellOp::Conv1x1];
+        let children = [child(&[(0, 1), (0, 3)]), child(&[(0, 1), (1, 2)])];
+        let largest = meta.propagate_roles([(&children[0], 0.75), (&children[1], 0.25)], &children, 1.0).unwrap();
+        // Input to conv1x1: 2·0.75 + 0.25 = 1.75 taught, 1.5 expected; conv1x1 to sep3x3: 0.25 taught, 0.5 expected.
+        let (input, conv) = (0.2 * 0.25 / 2.75, -0.2 * 0.25 / 1.5);
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        // Order (0,1), (0,2), (1,2), (0,3), (1,3), (2,3); all start at 0.5.
+        let expected = [sigmoid(input), 0.5, sigmoid(conv), sigmoid(input), 0.5, 0.5];
+        let weights = meta.stages()[0].weights().values();
+        assert!(weights.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15), "{weights:?}");
+        assert!((largest - (0.5 - sigmoid(conv))).abs() < 1e-15);
+        assert_eq!(meta.n_rounds(), 1);
+    }
+
+    #[test]
+    fn searched_operators_by_hand() {
+        let mut meta = searched(&[4]);
+        let with = |edges: &[(u16, u16)], op| Child::new(vec![child(edges).stages()[0].clone().with_ops(|_| op)]);
+        let children = [with(&[(0, 1), (0, 2)], CellOp::Sep3x3), with(&[(0, 1), (0, 2)], CellOp::Conv1x1)];
+        meta.propagate_roles([(&children[0], 1.0), (&children[1], 0.0)], &children, 1.0).unwrap();
+        // Edges from the input and live nodes alike: sep3x3 2 taught, 1 expected; conv1x1 0 taught, 1 expected.
+        let (sep, conv): (f64, f64) = (0.2 / 3.0, -0.2 / 2.0);
+        let share = conv.exp() / (conv.exp() + sep.exp());
+        let ops = meta.stages()[0].op_weights().unwrap().values();
+        assert!(ops.iter().zip([share, 1.0 - share].repeat(3)).all(|(a, b)| (a - b).abs() < 1e-15), "{ops:?}");
+        // Either role has probability 0.5.
+        let from_input = 1.0 / (1.0 + (-(sep + conv) / 2.0).exp());
+        let weights = meta.stages()[0].weights().values();
+        let expected = [from_input, from_input, 0.5, from_input, 0.5, 0.5];
+        assert!(weights.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15), "{weights:?}");
+    }
+
+    #[test]
+    fn equal_scores_teach_roles_nothing() {
+        let mut meta = meta(&[4]);
+        let before = meta.stages().to_vec();
+        let children = [child(&[(0, 1), (0, 3)]), child(&[(0, 1), (1, 2)])];
+        assert_eq!(meta.propagate_roles(children.iter().map(|child| (child, 0.5)), &children, 1.0), Ok(0.0));
+        assert_eq!(meta.stages(), before);
+    }
+
+    #[test]
+    fn refused_rounds_change_nothing() {
+        let mut meta = meta(&[4]);
+        let before = meta.clone();
+        let (own, foreign) = (child(&[(0, 1), (0, 2)]), Child::new(Vec::new()));
+        assert!(matches!(meta.propagate_roles([(&own, 1.0)], [], 0.5), Err(PropagateError::Roles { .. })));
+        assert!(matches!(meta.propagate_roles([(&own, 1.0)], [&own], 1.5), Err(PropagateError::Roles { .. })));
+        assert!(matches!(meta.propagate_roles([(&own, 1.0)], [&own], f64::NAN), Err(PropagateError::Roles { .. })));
+        assert!(matches!(meta.propagate_roles([(&own, 1.0)], [&foreign], 0.5), Err(PropagateError::Child(_))));
+        assert!(matches!(meta.propagate_roles([(&own, 2.0)], [&own], 0.5), Err(PropagateError::Sum { .. })));
+        assert_eq!(meta, before);
+        assert!(meta.propagate_roles([(&own, 1.0)], [], 0.0).is_ok());
+    }
+}

@@ -1,0 +1,116 @@
+//! Propagation along roles: children that are equal up to renaming teach the same.
+
+use gram_ir::{Activation, CellNodeId, CellOp, CellOutput, Downsample, Head, NodeOperators, Space, StageSpace};
+use gram_meta::{Child, MetaConfig, MetaGraph, StageEdges, temper};
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+
+fn meta(n_nodes: usize, node_operators: NodeOperators, seed: u64) -> MetaGraph {
+    let output = CellOutput { project: Some(8), residual: false, linear_leaves: false, activation: false };
+    let stage = StageSpace { nodes: n_nodes, channels: 4, repeats: 1, downsample: Downsample::None, output };
+    let space = Space {
+        name: "test".into(),
+        activation: Activation::Relu,
+        max_in_degree: 4,
+        operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
+        node_operators,
+        stem: Vec::new(),
+        stages: vec![stage],
+        head: Head::default(),
+    };
+    MetaGraph::new(&space, MetaConfig::default(), seed).unwrap()
+}
+
+fn op(meta: &MetaGraph, kept: &StageEdges, node: CellNodeId) -> CellOp {
+    kept.op(node).unwrap_or_else(|| meta.stages()[0].ops()[node.index() - 1])
+}
+
+/// The same child with its live nodes at other places: a random topological order on random nodes, of the same operators where those are
+/// dealt out. None if that order finds no room.
+fn renamed(meta: &MetaGraph, child: &Child, rng: &mut ChaCha8Rng) -> Option<Child> {
+    let kept = &child.stages()[0];
+    let n_nodes = kept.n_nodes();
+    let mut place: Vec<Option<CellNodeId>> = vec![None; n_nodes];
+    place[0] = Some(CellNodeId::INPUT);
+    let mut open: Vec<CellNodeId> = (1..n_nodes as u16).map(CellNodeId).filter(|&node| kept.is_live(node)).collect();
+    let mut free = 1;
+    while !open.is_empty() {
+        let is_ready = |node: CellNodeId| kept.edges().all(|(from, to)| to != node || place[from.index()].is_some());
+        let ready: Vec<CellNodeId> = open.iter().copied().filter(|&node| is_ready(node)).collect();
+        let node = *ready.choose(rng)?;
+        let fits = |to: usize| {
+            let searched = meta.stages()[0].op_weights().is_some();
+            searched || meta.stages()[0].ops()[to - 1] == op(meta, kept, node)
+        };
+        let room = n_nodes - free;
+        let spare = room.checked_sub(open.len())?;
+        let to = (free + rng.random_range(0..=spare.min(2))..n_nodes).find(|&to| fits(to))?;
+        place[node.index()] = Some(CellNodeId(to as u16));
+        free = to + 1;
+        open.retain(|&other| other != node);
+    }
+    let edges = kept.edges().filter_map(|(from, to)| place[from.index()].zip(place[to.index()]));
+    let moved = StageEdges::new(n_nodes, edges);
+    let original = |to: CellNodeId| CellNodeId(place.iter().position(|&place| place == Some(to)).unwrap() as u16);
+    let moved = if kept.has_ops() { moved.clone().with_ops(|to| op(meta, kept, original(to))) } else { moved };
+    assert_eq!((moved.n_edges(), moved.n_live_operators()), (kept.n_edges(), kept.n_live_operators()));
+    Some(Child::new(vec![moved]))
+}
+
+fn operators() -> impl Strategy<Value = NodeOperators> {
+    prop_oneof![Just(NodeOperators::Dealt), Just(NodeOperators::Searched)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// With all credit on roles, renamed children teach the same meta-graph, bit for bit.
+    #[test]
+    fn renamed_children_teach_the_same(seed: u64, n_nodes in 5_usize..=16, operators in operators()) {
+        let meta = meta(n_nodes, operators, seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut pairs = Vec::new();
+        for _ in 0..400 {
+            let child = meta.sample(&mut rng, &|_| true).unwrap();
+            if let Some(other) = renamed(&meta, &child, &mut rng).filter(|other| *other != child) {
+                pairs.push((child, other));
+            }
+        }
+        prop_assume!(pairs.len() >= 4);
+        pairs.truncate(12);
+        let scores: Vec<Option<f64>> = pairs.iter().map(|_| Some(rng.random::<f64>())).collect();
+        let weights = temper(&scores, None, meta.config()).weights;
+        let taught = |children: Vec<&Child>| {
+            let mut meta = meta.clone();
+            let reference = children.clone();
+            meta.propagate_roles(children.into_iter().zip(weights.iter().copied()), reference, 1.0).unwrap();
+            meta
+        };
+        let (own, other) = (taught(pairs.iter().map(|(a, _)| a).collect()), taught(pairs.iter().map(|(_, b)| b).collect()));
+        prop_assert!(own != meta, "something is taught");
+        prop_assert_eq!(own, other);
+    }
+
+    /// No share on roles: the plain rule, bit for bit. Any share: weights stay in range, and operators' stay distributions.
+    #[test]
+    fn shares_go_from_the_plain_rule_to_roles(seed: u64, n_nodes in 4_usize..=12, operators in operators(), share in 0.0..=1.0_f64) {
+        let meta = meta(n_nodes, operators, seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let children: Vec<Child> = (0..8).map(|_| meta.sample(&mut rng, &|_| true).unwrap()).collect();
+        let scores: Vec<Option<f64>> = children.iter().map(|_| Some(rng.random::<f64>())).collect();
+        let weights = temper(&scores, None, meta.config()).weights;
+        let weighted = || children.iter().zip(weights.iter().copied());
+        let (mut plain, mut none, mut some) = (meta.clone(), meta.clone(), meta.clone());
+        prop_assert_eq!(plain.propagate(weighted()), none.propagate_roles(weighted(), &children, 0.0));
+        prop_assert_eq!(&plain, &none);
+        for _ in 0..30 {
+            some.propagate_roles(weighted(), &children, share).unwrap();
+        }
+        prop_assert!(some.stages()[0].weights().values().iter().all(|weight| (0.02..=0.98).contains(weight)));
+        for weights in some.stages()[0].op_weights().iter().flat_map(|weights| weights.values().chunks(2)) {
+            prop_assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12 && weights.iter().all(|&w| w >= 0.02 - 1e-12));
+        }
+        prop_assert_eq!(MetaGraph::from_json(&some.to_json().unwrap()).unwrap(), some);
+    }
+}
