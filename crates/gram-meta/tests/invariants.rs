@@ -190,9 +190,11 @@ proptest! {
 
     /// 8: the same seed gives the same meta-graph, bit for bit.
     #[test]
-    fn same_seed_same_meta_graph(seed: u64) {
+    fn same_seed_same_meta_graph(seed: u64, searched: bool) {
+        let node_operators = if searched { NodeOperators::Searched } else { NodeOperators::Dealt };
+        let space = Space { node_operators, ..space(&[6, 12], 4) };
         let learn = || {
-            let mut meta = MetaGraph::new(&space(&[6, 12], 4), MetaConfig::default(), seed).unwrap();
+            let mut meta = MetaGraph::new(&space, MetaConfig::default(), seed).unwrap();
             for round in 0..3 {
                 let children = draw(&meta, 8, seed ^ round);
                 let score = |child: &Child| Some(child.stages()[0].n_edges() as f64 / 20.0);

@@ -94,7 +94,7 @@ impl DelayedChain {
     /// [`ChainError::NoProposal`] if none is open.
     pub fn resolve(&mut self, score: f64) -> Result<bool, ChainError> {
         let proposal = self.proposal.take().ok_or(ChainError::NoProposal)?;
-        let log_ratio = proposal.beta * (score - self.score - proposal.surrogate_gain);
+        let log_ratio = log_acceptance(proposal.beta, score - self.score, proposal.surrogate_gain);
         let accepted = score.is_finite() && proposal.log_uniform < log_ratio;
         if accepted {
             self.state = proposal.state;
@@ -117,4 +117,9 @@ impl DelayedChain {
     pub fn score(&self) -> f64 {
         self.score
     }
+}
+
+/// Logarithm of the ratio with which a step is accepted, if it is below 0; for the gains of true score and surrogate.
+pub(super) fn log_acceptance(beta: f64, gain: f64, surrogate_gain: f64) -> f64 {
+    beta * (gain - surrogate_gain)
 }

@@ -72,7 +72,8 @@ fn n_op_sites(stage: &MetaStage) -> usize {
 
 /// The pair at that position of an `EdgeMap`: (0,1), (0,2), (1,2), (0,3), ….
 fn pair(position: usize) -> (CellNodeId, CellNodeId) {
-    let to = (1 + (1 + 8 * position).isqrt()) / 2;
+    // The largest `to` with `to·(to − 1)/2 ≤ position`.
+    let to = (1 + 8 * position).isqrt().div_ceil(2);
     (CellNodeId((position - to * (to - 1) / 2) as u16), CellNodeId(to as u16))
 }
 

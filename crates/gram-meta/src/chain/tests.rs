@@ -36,10 +36,60 @@ fn prior_probability(meta: &MetaGraph, options: &[usize]) -> f64 {
     options.iter().enumerate().map(factor).product()
 }
 
-/// Checks `π(g)·P(g→g') = π(g')·P(g'→g)` for all pairs of feasible points that differ in one site.
+type Scores = BTreeMap<Child, f64>;
+
+/// A score in 0..0.3 for every child.
+fn random_scores(points: &[(Vec<usize>, ChainState)], rng: &mut ChaCha8Rng) -> Scores {
+    let mut scores = Scores::new();
+    for (_, state) in points {
+        scores.entry(state.child().clone()).or_insert_with(|| rng.random_range(0.0..0.3));
+    }
+    scores
+}
+
+/// The target: 0 where a point is not feasible.
+fn law(target: &Target<'_>, points: &[(Vec<usize>, ChainState)], scores: &Scores) -> Vec<f64> {
+    let weight = |(options, state): &(Vec<usize>, ChainState)| {
+        let tilted = prior_probability(target.meta, options) * (target.beta * scores[state.child()]).exp();
+        if target.allows(state.child()) { tilted } else { 0.0 }
+    };
+    let weights: Vec<f64> = points.iter().map(weight).collect();
+    let total: f64 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / total).collect()
+}
+
+type Kernel = Vec<Vec<f64>>;
+
+/// Probabilities of one random-scan move from every feasible point to every point.
+fn move_kernel(target: &Target<'_>, points: &[(Vec<usize>, ChainState)], score_of: impl Fn(&Child) -> f64) -> Kernel {
+    let mut kernel = vec![vec![0.0; points.len()]; points.len()];
+    let n_sites = target.meta.n_sites();
+    for (g, (options, state)) in points.iter().enumerate().filter(|(_, (_, state))| target.allows(state.child())) {
+        for (index, &present) in options.iter().enumerate() {
+            let (mut buffer, site) = (Conditional::default(), target.meta.site(index).unwrap());
+            let score = score_of(state.child());
+            buffer.compute(target, &mut state.clone(), site, score, &mut |child| score_of(child));
+            for (option, probability) in buffer.probabilities.iter().enumerate() {
+                let h = if option == present { g } else { g ^ 1 << index };
+                kernel[g][h] += probability / n_sites as f64;
+            }
+        }
+        assert!((kernel[g].iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+    kernel
+}
+
+/// `π(g)·P(g→h) = π(h)·P(h→g)` to 1e-12, which also says that nothing flows into the infeasible.
 #[track_caller]
-fn check_balance(mut meta: MetaGraph, beta: f64, accept: &dyn Fn(&Child) -> bool) {
-    let mut rng = ChaCha8Rng::seed_from_u64(5);
+fn assert_balance(law: &[f64], kernel: &Kernel) {
+    for (g, h) in (0..law.len()).flat_map(|g| (0..g).map(move |h| (g, h))) {
+        let (forth, back) = (law[g] * kernel[g][h], law[h] * kernel[h][g]);
+        assert!((forth - back).abs() <= 1e-12 * forth.max(back), "{g} {h}: {forth} {back}");
+    }
+}
+
+/// Weights in 0.02..0.98, also of operators.
+fn with_random_weights(mut meta: MetaGraph, rng: &mut ChaCha8Rng) -> MetaGraph {
     for stage in &mut meta.stages {
         stage.weights.values_mut().iter_mut().for_each(|weight| *weight = rng.random_range(0.02..0.98));
         for weights in stage.op_weights.iter_mut().flat_map(|weights| weights.nodes_mut()) {
@@ -47,42 +97,56 @@ fn check_balance(mut meta: MetaGraph, beta: f64, accept: &dyn Fn(&Child) -> bool
             weights[1] = 1.0 - weights[0];
         }
     }
+    meta
+}
+
+#[track_caller]
+fn check_balance(meta: MetaGraph, beta: f64, accept: &dyn Fn(&Child) -> bool) {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let meta = with_random_weights(meta, &mut rng);
     let target = Target::new(&meta, beta, accept).unwrap();
     let points = points(&meta);
-    let mut scores: BTreeMap<Child, f64> = BTreeMap::new();
-    for (_, state) in &points {
-        scores.entry(state.child().clone()).or_insert_with(|| rng.random_range(0.0..0.3));
-    }
-    let weight = |index: usize| {
-        let (options, state) = &points[index];
-        let allowed = if target.allows(state.child()) { 1.0 } else { 0.0 };
-        allowed * prior_probability(&meta, options) * (beta * scores[state.child()]).exp()
+    let scores = random_scores(&points, &mut rng);
+    let law = law(&target, &points, &scores);
+    assert!(law.contains(&0.0), "the feasible set is not all");
+    assert_balance(&law, &move_kernel(&target, &points, |child| scores[child]));
+}
+
+/// Sampler D: inner moves against a surrogate and the acceptance are together in detailed balance with the target, exactly; the surrogate
+/// has nothing to do with the scores.
+#[test]
+fn delayed_steps_are_in_detailed_balance() {
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let meta = with_random_weights(meta(&[4]), &mut rng);
+    let accept = |child: &Child| child.stages()[0].n_edges() <= 4;
+    let target = Target::new(&meta, 20.0, &accept).unwrap();
+    let points = points(&meta);
+    let (scores, surrogate) = (random_scores(&points, &mut rng), random_scores(&points, &mut rng));
+    let once = move_kernel(&target, &points, |child| surrogate[child]);
+    let inner = (1..6).fold(once.clone(), |walk, _| product(&walk, &once));
+    let accepted = |g: usize, h: usize| {
+        let gain = |table: &Scores| table[points[h].1.child()] - table[points[g].1.child()];
+        inner[g][h] * super::delayed::log_acceptance(target.beta, gain(&scores), gain(&surrogate)).exp().min(1.0)
     };
-    let total: f64 = (0..points.len()).map(weight).sum();
-    // The law of site `s` at point `g`; a move is to choose the site with probability 1/n_sites and then to draw from it.
-    let law = |index: usize, site: usize| {
-        let mut buffer = Conditional::default();
-        let mut state = points[index].1.clone();
-        let score = scores[state.child()];
-        buffer.compute(&target, &mut state, meta.site(site).unwrap(), score, &mut |child| scores[child]);
-        buffer.probabilities
-    };
-    assert!((0..points.len()).any(|g| weight(g) == 0.0) && (0..points.len()).any(|g| weight(g) > 0.0));
-    for g in (0..points.len()).filter(|&g| weight(g) > 0.0) {
-        for site in 0..meta.n_sites() {
-            let h = g ^ 1 << site;
-            let forth = law(g, site);
-            assert!((forth.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-            let (here, there) = (points[g].0[site], points[h].0[site]);
-            if weight(h) == 0.0 {
-                assert_eq!(forth[there], 0.0, "never into the infeasible");
-                continue;
-            }
-            let flow = weight(g) / total * forth[there];
-            let back = weight(h) / total * law(h, site)[here];
-            assert!((flow - back).abs() <= 1e-12 * flow.max(back), "{flow} {back}");
-        }
-    }
+    let steps = (0..points.len()).map(|g| (0..points.len()).map(|h| accepted(g, h)).collect()).collect();
+    assert_balance(&law(&target, &points, &scores), &steps);
+}
+
+fn product(a: &Kernel, b: &Kernel) -> Kernel {
+    let entry = |row: &[f64], column: usize| row.iter().zip(b).map(|(x, row)| x * row[column]).sum();
+    a.iter().map(|row| (0..b.len()).map(|column| entry(row, column)).collect()).collect()
+}
+
+/// Moves do not change if all scores are shifted.
+#[test]
+fn moves_depend_on_differences_of_scores_only() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let meta = with_random_weights(searched(&[4]), &mut rng);
+    let target = Target::new(&meta, 20.0, &|_| true).unwrap();
+    let points = points(&meta);
+    let scores = random_scores(&points, &mut rng);
+    let kernel = |shift: f64| move_kernel(&target, &points, |child| scores[child] + shift).concat();
+    assert!(kernel(0.0).iter().zip(kernel(0.7)).all(|(a, b)| (a - b).abs() < 1e-12));
 }
 
 /// The canonical child of a point, from its definition.
