@@ -118,6 +118,9 @@ impl MetaGraph {
                     return differs(format!("stage {index} has searched operators, not dealt ones"));
                 }
                 None if searched => return differs(format!("stage {index} has dealt operators, not searched ones")),
+                Some(weights) if !weights.menu().iter().all(|op| space.operators.contains(op)) => {
+                    return differs(format!("stage {index} has another operator on its menu"));
+                }
                 Some(weights) if !space.operators.iter().all(|op| weights.menu().contains(op)) => {
                     return differs(format!("stage {index} lacks an operator on its menu"));
                 }
@@ -286,6 +289,9 @@ mod tests {
         let of_space = |node_operators| read.check_space(&Space { node_operators, ..space(&[4]) });
         assert!(of_space(NodeOperators::Searched).is_ok());
         assert!(of_space(NodeOperators::Dealt).unwrap_err().to_string().contains("has searched operators"));
+        let mut other = Space { node_operators: NodeOperators::Searched, ..space(&[4]) };
+        other.operators.push(CellOp::Identity);
+        assert!(read.check_space(&other).unwrap_err().to_string().contains("lacks an operator"));
         // A file from before operators could be searched has no such field, as one with dealt operators has none now.
         let old = meta(&[4]).to_json().unwrap();
         assert!(!old.contains("operator_weights"));
