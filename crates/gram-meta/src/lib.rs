@@ -66,6 +66,7 @@ pub use marginals::Marginals;
 pub use meta_graph::{MetaGraph, MetaGraphError, MetaStage};
 pub use op_weights::OpWeights;
 pub use propagate::PropagateError;
+pub use roles::Credit;
 pub use sample::{MAX_REFUSED, MAX_STRUCTURE_TRIES, SampleError};
 pub use temper::{Tempered, temper};
 pub use tilt::Tilted;

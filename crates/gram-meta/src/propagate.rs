@@ -3,7 +3,7 @@
 use gram_ir::{CellNodeId, EdgeMap};
 
 use crate::op_weights::raise_to_floor;
-use crate::{Child, MetaGraph, MetaGraphError, MetaStage, OpWeights, StageEdges};
+use crate::{Child, Credit, MetaGraph, MetaGraphError, MetaStage, OpWeights, StageEdges};
 
 impl MetaGraph {
     /// Moves every edge weight towards what the weighted children chose; returns the largest change of a weight.
@@ -131,13 +131,14 @@ pub enum PropagateError {
         /// The weight.
         weight: f64,
     },
-    /// Credit cannot be shared along roles.
+    /// Credit cannot be shared like this.
     #[error(
-        "a share of {share} along roles with {n_reference} children for reference: it must be 0 to 1, and 0 without any"
+        "credit of {} to own edges and {} along roles, with {n_reference} children for reference: both must be 0 to 1, and roles need a reference",
+        .credit.own, .credit.roles
     )]
-    Roles {
-        /// The share.
-        share: f64,
+    Credit {
+        /// The shares.
+        credit: Credit,
         /// Children drawn from the prior.
         n_reference: usize,
     },

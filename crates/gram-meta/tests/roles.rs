@@ -1,7 +1,7 @@
 //! Propagation along roles: children that are equal up to renaming teach the same.
 
 use gram_ir::{Activation, CellNodeId, CellOp, CellOutput, Downsample, Head, NodeOperators, Space, StageSpace};
-use gram_meta::{Child, MetaConfig, MetaGraph, StageEdges, temper};
+use gram_meta::{Child, Credit, MetaConfig, MetaGraph, StageEdges, temper};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
@@ -65,7 +65,7 @@ fn operators() -> impl Strategy<Value = NodeOperators> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// With all credit on roles, renamed children teach the same meta-graph, bit for bit.
+    /// Where roles get all credit, renamed children teach the same meta-graph, bit for bit.
     #[test]
     fn renamed_children_teach_the_same(seed: u64, n_nodes in 5_usize..=16, operators in operators()) {
         let meta = meta(n_nodes, operators, seed);
@@ -84,7 +84,7 @@ proptest! {
         let taught = |children: Vec<&Child>| {
             let mut meta = meta.clone();
             let reference = children.clone();
-            meta.propagate_roles(children.into_iter().zip(weights.iter().copied()), reference, 1.0).unwrap();
+            meta.propagate_roles(children.into_iter().zip(weights.iter().copied()), reference, Credit { own: 0.0, roles: 1.0 }).unwrap();
             meta
         };
         let (own, other) = (taught(pairs.iter().map(|(a, _)| a).collect()), taught(pairs.iter().map(|(_, b)| b).collect()));
@@ -92,9 +92,11 @@ proptest! {
         prop_assert_eq!(own, other);
     }
 
-    /// No share on roles: the plain rule, bit for bit. Any share: weights stay in range, and operators' stay distributions.
+    /// No credit to roles: the plain rule, bit for bit. Any shares: weights stay in range, and operators' stay distributions.
     #[test]
-    fn shares_go_from_the_plain_rule_to_roles(seed: u64, n_nodes in 4_usize..=12, operators in operators(), share in 0.0..=1.0_f64) {
+    fn shares_go_from_the_plain_rule_to_roles(
+        seed: u64, n_nodes in 4_usize..=12, operators in operators(), own in 0.0..=1.0_f64, roles in 0.0..=1.0_f64,
+    ) {
         let meta = meta(n_nodes, operators, seed);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let children: Vec<Child> = (0..8).map(|_| meta.sample(&mut rng, &|_| true).unwrap()).collect();
@@ -102,10 +104,10 @@ proptest! {
         let weights = temper(&scores, None, meta.config()).weights;
         let weighted = || children.iter().zip(weights.iter().copied());
         let (mut plain, mut none, mut some) = (meta.clone(), meta.clone(), meta.clone());
-        prop_assert_eq!(plain.propagate(weighted()), none.propagate_roles(weighted(), &children, 0.0));
+        prop_assert_eq!(plain.propagate(weighted()), none.propagate_roles(weighted(), &children, Credit { own: 1.0, roles: 0.0 }));
         prop_assert_eq!(&plain, &none);
         for _ in 0..30 {
-            some.propagate_roles(weighted(), &children, share).unwrap();
+            some.propagate_roles(weighted(), &children, Credit { own, roles }).unwrap();
         }
         prop_assert!(some.stages()[0].weights().values().iter().all(|weight| (0.02..=0.98).contains(weight)));
         for weights in some.stages()[0].op_weights().iter().flat_map(|weights| weights.values().chunks(2)) {
