@@ -46,6 +46,7 @@ mod child_cost;
 mod config;
 mod converge;
 mod file;
+mod in_degree;
 mod marginals;
 mod meta_graph;
 mod op_weights;

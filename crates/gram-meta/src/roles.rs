@@ -34,6 +34,9 @@ impl MetaGraph {
     /// per role, damped by one edge. Where operators are searched, an edge takes the steps of the roles that it may have, by their probabilities,
     /// and every node's log-weight of operator `o` takes such a step for the number of live nodes with `o`.
     ///
+    /// No such step raises the in-degree that is expected of a node above half of the largest one: all edges of a role rise together, and children
+    /// would soon not be feasible any more.
+    ///
     /// *Invariance.* The numbers are the same for children that are equal up to renaming of nodes, so the roles' step is the same too; with
     /// `own: 0.0` it is all that is taught. With `roles: 0.0` and `own: 1.0` this is [`MetaGraph::propagate`], bit for bit. Equal scores teach
     /// roles nothing: where children and reference are the same sample with the same weights, their step is zero.
@@ -73,7 +76,9 @@ impl MetaGraph {
                 propagate_ops(stage, &kept, credit.own * eta, epsilon);
             }
             if credit.roles > 0.0 {
+                let own = stage.weights.values().to_vec();
                 steps.apply(stage, &before, credit.roles * eta, epsilon);
+                stage.bound_in_degrees(&own, self.max_in_degree, epsilon);
             }
             largest = largest.max(largest_change(&before, stage));
         }

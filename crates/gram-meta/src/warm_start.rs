@@ -42,7 +42,7 @@ impl MetaGraph {
         for ((stage, from), cold) in warm.stages.iter_mut().zip(&source.stages).zip(&self.stages) {
             warm_edges(stage, from, &source.config, rho, epsilon);
             warm_ops(stage, from, rho, epsilon);
-            scale_back(stage, cold, self.max_in_degree, epsilon);
+            stage.bound_in_degrees(cold.weights.values(), self.max_in_degree, epsilon);
         }
         Ok(warm)
     }
@@ -126,21 +126,6 @@ fn warm_ops(stage: &mut MetaStage, source: &MetaStage, rho: f64, epsilon: f64) {
         raise_to_floor(weights, epsilon);
     }
     own.keep_likeliest(&mut stage.ops);
-}
-
-/// Scales the in-edges of each node down to what keeps most children within the largest in-degree.
-fn scale_back(stage: &mut MetaStage, cold: &MetaStage, max_in_degree: usize, epsilon: f64) {
-    let (mut weights, mut cold) = (stage.weights.values_mut(), cold.weights.values());
-    for node in 1..=stage.ops.len() {
-        let (own, rest) = weights.split_at_mut(node);
-        let (before, rest_before) = cold.split_at(node);
-        (weights, cold) = (rest, rest_before);
-        let most = before.iter().sum::<f64>().max(max_in_degree as f64 / 2.0);
-        let expected: f64 = own.iter().sum();
-        if expected > most {
-            own.iter_mut().for_each(|weight| *weight = (*weight * most / expected).max(epsilon));
-        }
-    }
 }
 
 fn logit(p: f64) -> f64 {

@@ -1,26 +1,13 @@
 //! Propagation along roles: children that are equal up to renaming teach the same.
 
-use gram_ir::{Activation, CellNodeId, CellOp, CellOutput, Downsample, Head, NodeOperators, Space, StageSpace};
-use gram_meta::{Child, Credit, MetaConfig, MetaGraph, StageEdges, temper};
+mod planted;
+
+use gram_ir::{CellNodeId, CellOp, NodeOperators};
+use gram_meta::{Child, Credit, MetaGraph, StageEdges, temper};
+use planted::{agreement, fresh, operators};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
-
-fn meta(n_nodes: usize, node_operators: NodeOperators, seed: u64) -> MetaGraph {
-    let output = CellOutput { project: Some(8), residual: false, linear_leaves: false, activation: false };
-    let stage = StageSpace { nodes: n_nodes, channels: 4, repeats: 1, downsample: Downsample::None, output };
-    let space = Space {
-        name: "test".into(),
-        activation: Activation::Relu,
-        max_in_degree: 4,
-        operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
-        node_operators,
-        stem: Vec::new(),
-        stages: vec![stage],
-        head: Head::default(),
-    };
-    MetaGraph::new(&space, MetaConfig::default(), seed).unwrap()
-}
 
 fn op(meta: &MetaGraph, kept: &StageEdges, node: CellNodeId) -> CellOp {
     kept.op(node).unwrap_or_else(|| meta.stages()[0].ops()[node.index() - 1])
@@ -58,17 +45,13 @@ fn renamed(meta: &MetaGraph, child: &Child, rng: &mut ChaCha8Rng) -> Option<Chil
     Some(Child::new(vec![moved]))
 }
 
-fn operators() -> impl Strategy<Value = NodeOperators> {
-    prop_oneof![Just(NodeOperators::Dealt), Just(NodeOperators::Searched)]
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Where roles get all credit, renamed children teach the same meta-graph, bit for bit.
     #[test]
     fn renamed_children_teach_the_same(seed: u64, n_nodes in 5_usize..=16, operators in operators()) {
-        let meta = meta(n_nodes, operators, seed);
+        let meta = fresh(n_nodes, operators, seed);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut pairs = Vec::new();
         for _ in 0..400 {
@@ -97,7 +80,7 @@ proptest! {
     fn shares_go_from_the_plain_rule_to_roles(
         seed: u64, n_nodes in 4_usize..=12, operators in operators(), own in 0.0..=1.0_f64, roles in 0.0..=1.0_f64,
     ) {
-        let meta = meta(n_nodes, operators, seed);
+        let meta = fresh(n_nodes, operators, seed);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let children: Vec<Child> = (0..8).map(|_| meta.sample(&mut rng, &|_| true).unwrap()).collect();
         let scores: Vec<Option<f64>> = children.iter().map(|_| Some(rng.random::<f64>())).collect();
@@ -113,6 +96,49 @@ proptest! {
         for weights in some.stages()[0].op_weights().iter().flat_map(|weights| weights.values().chunks(2)) {
             prop_assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12 && weights.iter().all(|&w| w >= 0.02 - 1e-12));
         }
+        prop_assert!((0..5).all(|_| some.sample(&mut rng, &|_| true).is_ok()));
         prop_assert_eq!(MetaGraph::from_json(&some.to_json().unwrap()).unwrap(), some);
+    }
+}
+
+/// Mean scores of the rounds of a search by sampler A with the same children for reference.
+fn search(mut meta: MetaGraph, rounds: usize, credit: Credit, score: &dyn Fn(&Child) -> f64, seed: u64) -> Vec<f64> {
+    let (mut rng, mut beta) = (ChaCha8Rng::seed_from_u64(seed), None);
+    let mut round = |_| {
+        let children: Vec<Child> = (0..16).map(|_| meta.sample(&mut rng, &|_| true).unwrap()).collect();
+        let scores: Vec<f64> = children.iter().map(score).collect();
+        let tempered = temper(&scores.iter().map(|&score| Some(score)).collect::<Vec<_>>(), beta, meta.config());
+        beta = Some(tempered.beta);
+        meta.propagate_roles(children.iter().zip(tempered.weights), &children, credit).unwrap();
+        scores.iter().sum::<f64>() / 16.0
+    };
+    (0..rounds).map(&mut round).collect()
+}
+
+/// On planted graphs of 30 nodes credit along roles, besides the plain rule's, gives better children after the same 26 rounds of 16, in at
+/// least 9 of 10 seeds.
+#[test]
+fn roles_speed_the_search_for_a_planted_graph_up() {
+    let wins = (0..10).filter(|&seed| {
+        let cold = fresh(30, NodeOperators::Dealt, seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(100 + seed);
+        let planted = cold.sample(&mut rng, &|_| true).unwrap().stages()[0].clone();
+        let last = |roles| {
+            let credit = Credit { own: 1.0, roles };
+            search(cold.clone(), 26, credit, &|child| agreement(child, &planted), seed + 50)[25]
+        };
+        last(1.0) > last(0.0)
+    });
+    assert!(wins.count() >= 9);
+}
+
+/// A score that wants more of all edges: roles alone would fill every node up, and no child would be feasible.
+#[test]
+fn roles_leave_children_feasible() {
+    for n_nodes in [8, 30, 100] {
+        let most = (4 * n_nodes) as f64;
+        let edges = |child: &Child| child.stages()[0].n_edges() as f64 / most;
+        let means = search(fresh(n_nodes, NodeOperators::Dealt, 1), 60, Credit { own: 0.0, roles: 1.0 }, &edges, 2);
+        assert!(means[59] > means[0], "{n_nodes} nodes");
     }
 }

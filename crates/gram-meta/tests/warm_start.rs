@@ -1,26 +1,13 @@
 //! Warm start: what it keeps whatever the source is, and what it is good for where the answer is known.
 
-use gram_ir::{Activation, CellNodeId, CellOp, CellOutput, Downsample, Head, NodeOperators, Space, StageSpace};
-use gram_meta::{Child, MetaConfig, MetaGraph, StageEdges, WARM_START_RHO, WarmTrial, temper};
+mod planted;
+
+use gram_ir::{CellNodeId, CellOp, NodeOperators};
+use gram_meta::{Child, MetaGraph, StageEdges, WARM_START_RHO, WarmTrial, temper};
+use planted::{agreement, fresh, operators};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-fn fresh(n_nodes: usize, node_operators: NodeOperators, seed: u64) -> MetaGraph {
-    let output = CellOutput { project: Some(8), residual: false, linear_leaves: false, activation: false };
-    let stage = StageSpace { nodes: n_nodes, channels: 4, repeats: 1, downsample: Downsample::None, output };
-    let space = Space {
-        name: "test".into(),
-        activation: Activation::Relu,
-        max_in_degree: 4,
-        operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
-        node_operators,
-        stem: Vec::new(),
-        stages: vec![stage],
-        head: Head::default(),
-    };
-    MetaGraph::new(&space, MetaConfig::default(), seed).unwrap()
-}
 
 /// One round of sampler A; the mean score of its children.
 fn learn(meta: &mut MetaGraph, beta: &mut Option<f64>, score: &dyn Fn(&Child) -> f64, rng: &mut ChaCha8Rng) -> f64 {
@@ -36,19 +23,6 @@ fn learn(meta: &mut MetaGraph, beta: &mut Option<f64>, score: &dyn Fn(&Child) ->
 fn search(meta: &mut MetaGraph, rounds: usize, score: &dyn Fn(&Child) -> f64, seed: u64) -> Vec<f64> {
     let (mut rng, mut beta) = (ChaCha8Rng::seed_from_u64(seed), None);
     (0..rounds).map(|_| learn(meta, &mut beta, score, &mut rng)).collect()
-}
-
-/// Share of all pairs in which a child agrees with a planted graph.
-fn agreement(child: &Child, planted: &StageEdges) -> f64 {
-    let kept = &child.stages()[0];
-    let differ = kept.edges().filter(|&(i, j)| !planted.contains(i, j)).count()
-        + planted.edges().filter(|&(i, j)| !kept.contains(i, j)).count();
-    let n_nodes = kept.n_nodes();
-    1.0 - 2.0 * differ as f64 / (n_nodes * (n_nodes - 1)) as f64
-}
-
-fn operators() -> impl Strategy<Value = NodeOperators> {
-    prop_oneof![Just(NodeOperators::Dealt), Just(NodeOperators::Searched)]
 }
 
 proptest! {
