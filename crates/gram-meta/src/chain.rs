@@ -33,8 +33,8 @@ pub struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// The law with the prior of `meta`, inverse temperature `beta`, and the caller's rule `accept` (hard limits on exact costs, say), which
-    /// must always answer alike for the same child.
+    /// The law with the prior of `meta`, inverse temperature `beta`, and the caller's rule `accept` (hard limits on exact costs, say),
+    /// which must always answer alike for the same child.
     ///
     /// # Errors
     /// [`ChainError::Beta`] if `beta` is negative or not finite.

@@ -3,11 +3,12 @@
 use crate::MetaStage;
 
 impl MetaStage {
-    /// Scales the in-edges of a node down where together they are more than half of the largest in-degree, and more than they were `before`.
+    /// Scales the in-edges of a node down where together they are more than half of the largest in-degree, and more than they were
+    /// `before`.
     ///
-    /// Rejection from the prior needs that: with independent edges an in-degree of 2 is expected to exceed 4 at one node in twenty, so
-    /// that children of 30 nodes are still feasible at every fifth draw, and with one of 4 hardly ever. Steps that follow feasible children edge by edge
-    /// keep away from there by themselves; those that move all edges of a kind do not.
+    /// Rejection from the prior needs that: with independent edges an in-degree of 2 is expected to exceed 4 at one node in twenty, so that
+    /// children of 30 nodes are still feasible at every fifth draw, and with one of 4 hardly ever. Steps that follow feasible children edge
+    /// by edge keep away from there by themselves; those that move all edges of a kind do not.
     ///
     /// `before` holds weights of this stage's edges; no weight falls below ε.
     pub(crate) fn bound_in_degrees(&mut self, before: &[f64], max_in_degree: usize, epsilon: f64) {

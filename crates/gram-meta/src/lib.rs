@@ -1,14 +1,14 @@
 //! The meta-graph of GRAM: what earlier children taught, as one weight per candidate edge.
 //!
-//! A [`MetaGraph`] holds, for each stage of a [`Space`](gram_ir::Space), the operators of the nodes and a Bernoulli weight for every edge of
-//! the complete DAG. [`MetaGraph::sample`] draws a [`Child`], [`temper`] turns scores into weights of children,
-//! [`MetaGraph::propagate`] moves the edge weights towards the good ones, and [`ConvergenceTest`] says when to stop.
+//! A [`MetaGraph`] holds, for each stage of a [`Space`](gram_ir::Space), the operators of the nodes and a Bernoulli weight for every edge
+//! of the complete DAG. [`MetaGraph::sample`] draws a [`Child`], [`temper`] turns scores into weights of children, [`MetaGraph::propagate`]
+//! moves the edge weights towards the good ones, and [`ConvergenceTest`] says when to stop.
 //!
 //! Children also come from Markov chains with the law `p_w·exp(β·S)` on the feasible set: [`GibbsChain`] is exact and asks for a score per
 //! move; [`DelayedChain`] walks against a surrogate and asks for one per step. [`Marginals`] learns the true marginals of such a law beside
 //! a fixed prior; [`MetaGraph::propagate_roles`] shares credit between edges that join the same operators; [`MetaGraph::warm_start`] and
-//! [`WarmTrial`] begin where an earlier study ended. A node's operator is dealt out beforehand or searched with the wiring, as the space says
-//! ([`NodeOperators`](gram_ir::NodeOperators)).
+//! [`WarmTrial`] begin where an earlier study ended. A node's operator is dealt out beforehand or searched with the wiring, as the space
+//! says ([`NodeOperators`](gram_ir::NodeOperators)).
 //!
 //! The rules are ours, in the spirit of the paper (arXiv:1906.08305): its text gives the ideas, not the formulas.
 //!

@@ -99,7 +99,8 @@ impl Marginals {
         Ok(largest)
     }
 
-    /// The prior's meta-graph with the marginals in place of its weights, clipped to `[ε, 1 − ε]`: for pruning, files and the convergence test.
+    /// The prior's meta-graph with the marginals in place of its weights, clipped to `[ε, 1 − ε]`: for pruning, files and the convergence
+    /// test.
     pub fn to_meta_graph(&self) -> MetaGraph {
         let mut meta = self.prior.clone();
         meta.n_rounds += self.n_rounds;

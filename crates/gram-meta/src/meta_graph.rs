@@ -24,7 +24,8 @@ impl MetaStage {
         self.weights.n_nodes()
     }
 
-    /// The operator dealt to each node: `ops()[0]` is node 1's, for the input has none. Where operators are searched, each node's likeliest.
+    /// The operator dealt to each node: `ops()[0]` is node 1's, for the input has none. Where operators are searched, each node's
+    /// likeliest.
     pub fn ops(&self) -> &[CellOp] {
         &self.ops
     }
@@ -221,7 +222,11 @@ pub enum MetaGraphError {
         got: Vec<usize>,
     },
     /// A child with operators for a stage where they are dealt out, or without where they are searched.
-    #[error("stage {stage}: the child {} operators, which are {} there", if *.searched { "has no" } else { "chooses" }, if *.searched { "searched" } else { "dealt out" })]
+    #[error(
+        "stage {stage}: the child {} operators, which are {} there",
+        if *.searched { "has no" } else { "chooses" },
+        if *.searched { "searched" } else { "dealt out" }
+    )]
     Operators {
         /// Index of the stage, from 0.
         stage: usize,

@@ -22,24 +22,24 @@ impl MetaGraph {
     /// Propagates credit to the children's own edges, as [`MetaGraph::propagate`] does, and along roles; returns the largest change of a
     /// weight.
     ///
-    /// The role of an edge is the pair of operators `(a, b)` that it joins, `a` being the input for edges out of node 0. Let `n_ab` be the mean
-    /// number of such edges in a child, `n_ab(u)` over the children with their weights and `n_ab(v)` over the `reference`: children drawn from
-    /// the prior, whatever they scored. For sampler A that is the round itself; for chains, a sample of [`MetaGraph::sample`]. Then every edge
-    /// with that role moves by
+    /// The role of an edge is the pair of operators `(a, b)` that it joins, `a` being the input for edges out of node 0. Let `n_ab` be the
+    /// mean number of such edges in a child, `n_ab(u)` over the children with their weights and `n_ab(v)` over the `reference`: children
+    /// drawn from the prior, whatever they scored. For sampler A that is the round itself; for chains, a sample of [`MetaGraph::sample`].
+    /// Then every edge with that role moves by
     ///
     /// `logit w ← logit w + credit.roles·η·(n_ab(u) − U·n_ab(v)) / (1 + V_ab)`,
     ///
-    /// also if its source was dead in all children. `U` is the sum of the weights and `V_ab` the variance of the number of such edges under the
-    /// prior, `Σ P(i live)·w_ij·(1 − w_ij)`, sources taken as independent: this is natural-gradient ascent for weights that share one parameter
-    /// per role, damped by one edge. Where operators are searched, an edge takes the steps of the roles that it may have, by their probabilities,
-    /// and every node's log-weight of operator `o` takes such a step for the number of live nodes with `o`.
+    /// also if its source was dead in all children. `U` is the sum of the weights and `V_ab` the variance of the number of such edges under
+    /// the prior, `Σ P(i live)·w_ij·(1 − w_ij)`, sources taken as independent: this is natural-gradient ascent for weights that share one
+    /// parameter per role, damped by one edge. Where operators are searched, an edge takes the steps of the roles that it may have, by
+    /// their probabilities, and every node's log-weight of operator `o` takes such a step for the number of live nodes with `o`.
     ///
-    /// No such step raises the in-degree that is expected of a node above half of the largest one: all edges of a role rise together, and children
-    /// would soon not be feasible any more.
+    /// No such step raises the in-degree that is expected of a node above half of the largest one: all edges of a role rise together, and
+    /// children would soon not be feasible any more.
     ///
     /// *Invariance.* The numbers are the same for children that are equal up to renaming of nodes, so the roles' step is the same too; with
-    /// `own: 0.0` it is all that is taught. With `roles: 0.0` and `own: 1.0` this is [`MetaGraph::propagate`], bit for bit. Equal scores teach
-    /// roles nothing: where children and reference are the same sample with the same weights, their step is zero.
+    /// `own: 0.0` it is all that is taught. With `roles: 0.0` and `own: 1.0` this is [`MetaGraph::propagate`], bit for bit. Equal scores
+    /// teach roles nothing: where children and reference are the same sample with the same weights, their step is zero.
     ///
     /// # Errors
     /// [`PropagateError`] as for [`MetaGraph::propagate`], and if a share is not in `0..=1`, or roles get one without a reference; the meta-graph

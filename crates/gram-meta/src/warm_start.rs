@@ -15,15 +15,16 @@ pub const WARM_START_RHO: f64 = 0.5;
 impl MetaGraph {
     /// This meta-graph with an earlier one's evidence added to its weights: `logit w + ρ·(logit w_src − logit w_src⁰)`.
     ///
-    /// `w_src⁰` is the prior that a study of the source's size starts with; what the source's children taught is the difference to it. With a
-    /// stage of the same nodes and operators the evidence is taken edge by edge. With other nodes or another deal it is shared by roles:
+    /// `w_src⁰` is the prior that a study of the source's size starts with; what the source's children taught is the difference to it. With
+    /// a stage of the same nodes and operators the evidence is taken edge by edge. With other nodes or another deal it is shared by roles:
     /// every edge from an operator to an operator (or from the input to an operator) gets the mean evidence of the source's edges between
     /// the same two, each counted by how likely its source was live; pairs that the source does not have stay as they are. Searched
     /// operators get theirs node by node, or the mean over nodes.
     ///
-    /// Against bad sources: ρ below 1 takes over a part; no weight leaves `[ε, 1 − ε]`; and where the in-edges of a node would be expected to be more
-    /// than half of the largest in-degree (or than this meta-graph expects, if that is more), they are scaled back to that, so that a source which
-    /// believes in everything cannot make children infeasible.
+    /// Against bad sources: ρ below 1 takes over a part; no weight leaves `[ε, 1 − ε]`; and where the in-edges of a node would be expected to
+    /// be more than half of the largest in-degree (or than this meta-graph expects, if that is more), they are scaled back to that, so that
+    /// a source which believes in everything cannot make children infeasible. A source that believes the opposite of what is true still
+    /// misleads the search for long: put it on trial, see [`WarmTrial`](crate::WarmTrial).
     ///
     /// # Errors
     /// [`WarmStartError`] if ρ is not in `0..=1` or the numbers of stages differ.

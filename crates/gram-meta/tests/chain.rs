@@ -144,8 +144,8 @@ const PLAIN: Pace = Pace { moves: 1, inner_moves: 6, surrogate_spread: 1.0 };
 const THOROUGH: Pace = Pace { moves: 6, inner_moves: 12, surrogate_spread: 1.0 / 3.0 };
 
 /// 6: total variation to the exact law below 0.03 (0.05 at β = 20) after 2·10⁵ steps of G and of D, whose surrogate is independent of the
-/// scores. Over a dozen other seeds the largest distance was two thirds of the bound for D at β = 20 and plain pace (0.032), and half of the
-/// bound in all other cases: a correct sampler fails with an estimated probability below 0.001 per case.
+/// scores. Over a dozen other seeds the largest distance was two thirds of the bound for D at β = 20 and plain pace (0.032), and half of
+/// the bound in all other cases: a correct sampler fails with an estimated probability below 0.001 per case.
 #[track_caller]
 fn check_chains(meta: &MetaGraph, accept: &dyn Fn(&Child) -> bool, pace: Pace, n_children: usize) {
     let prior = prior_law(meta, accept);

@@ -150,8 +150,8 @@ proptest! {
         }
     }
 
-    /// 1 to 4 for searched operators: weights stay a distribution above the floor, move towards a better child's choice, depend on differences
-    /// of scores only and not on the order of children, and stay where the node is dead in all children.
+    /// 1 to 4 for searched operators: weights stay a distribution above the floor, move towards a better child's choice, depend on
+    /// differences of scores only and not on the order of children, and stay where the node is dead in all children.
     #[test]
     fn operator_weights_follow_the_same_rule((seed, n_nodes, scores) in round(), shift in -1.0..1.0_f64) {
         let space = Space { node_operators: NodeOperators::Searched, ..space(&[n_nodes], 4) };

@@ -100,8 +100,8 @@ fn search_on_trial(trial: WarmTrial, rounds: usize, score: &dyn Fn(&Child) -> f6
     (settled.is_warm, means)
 }
 
-/// F3 of ALGORITHMS on planted graphs of eight nodes: over ten seeds a related source saves at least 30 % of the rounds (median) that a cold
-/// search needs for the score that it ends with; an opposite source is found out, so that the search ends within one standard error of
+/// F3 of ALGORITHMS on planted graphs of eight nodes: over ten seeds a related source saves at least 30 % of the rounds (median) that a
+/// cold search needs for the score that it ends with; an opposite source is found out, so that the search ends within one standard error of
 /// the cold one.
 #[test]
 fn a_related_source_saves_rounds_and_an_opposite_one_does_not_lock_in() {

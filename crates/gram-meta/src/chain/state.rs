@@ -36,7 +36,8 @@ impl ChainState {
         Ok(Self::fill(meta, child, rng))
     }
 
-    /// A point whose canonical child is `child`; what the child leaves open is drawn from the prior, which is its exact law given the child.
+    /// A point whose canonical child is `child`; what the child leaves open is drawn from the prior, which is its exact law given the
+    /// child.
     ///
     /// # Errors
     /// [`MetaGraphError`] if the child is not of this meta-graph.
