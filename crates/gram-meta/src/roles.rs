@@ -167,7 +167,7 @@ impl Steps {
             roles[from.index()].iter().map(of_source).sum()
         };
         let steps: Vec<f64> = before.weights.iter().map(|(from, to, _)| step(from, to)).collect();
-        for (weight, step) in stage.weights.values_mut().iter_mut().zip(steps) {
+        for (weight, step) in stage.weights.values_mut().iter_mut().zip(steps).filter(|(_, step)| *step != 0.0) {
             let odds = *weight / (1.0 - *weight) * (rate * step).exp();
             *weight = (odds / (1.0 + odds)).clamp(epsilon, 1.0 - epsilon);
         }
