@@ -22,6 +22,7 @@ mod presets;
 mod rebuild;
 pub mod reference;
 mod space;
+mod space_costs;
 mod space_presets;
 #[cfg(feature = "proptest")]
 pub mod strategies;
@@ -49,7 +50,8 @@ pub use presets::{
     PresetError, preset,
 };
 pub use reference::RunError;
-pub use space::{MIN_LIVE_NODES, Space, SpaceError, StageSpace};
+pub use space::{MIN_LIVE_NODES, NodeOperators, Space, SpaceError, StageSpace};
+pub use space_costs::{NodeInputs, SpaceCosts};
 pub use space_presets::{SPACE_PRESET_NAMES, space_preset, space_preset_io};
 pub use tensor::{Tensor, TensorError, Weights};
 pub use text::{MAX_TEXT_BYTES, TextError};

@@ -6,7 +6,8 @@ use crate::{Activation, Architecture, Cell, CellOp, CellOutput, Downsample, Head
 
 /// A search space: stem, head and, for each stage, how many nodes with which operators and channels.
 ///
-/// What is searched is the wiring of each stage's cell. Operators are dealt out to nodes beforehand (ALGORITHMS 1.2, sibling code).
+/// What is searched is the wiring of each stage's cell. Operators are dealt out to nodes beforehand (ALGORITHMS 1.2, sibling code), or
+/// searched as well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Space {
@@ -17,8 +18,11 @@ pub struct Space {
     /// Largest in-degree of a node; 4 in the shipped SwiftNet.
     #[serde(default = "default_max_in_degree")]
     pub max_in_degree: usize,
-    /// Operators that are dealt out to the nodes of each stage.
+    /// Operators that are dealt out to the nodes of each stage, or the menu of every node where they are searched.
     pub operators: Vec<CellOp>,
+    /// Whether a node's operator is fixed or searched.
+    #[serde(default, skip_serializing_if = "NodeOperators::is_dealt")]
+    pub node_operators: NodeOperators,
     /// Layers before the first stage.
     pub stem: Vec<StemLayer>,
     /// The searched stages.
@@ -30,6 +34,24 @@ pub struct Space {
 
 fn default_max_in_degree() -> usize {
     4
+}
+
+/// How nodes get their operators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeOperators {
+    /// Dealt out before the search, which then wires them (ALGORITHMS 1.2, sibling code).
+    #[default]
+    Dealt,
+    /// Searched with the wiring: every child chooses one for each live node.
+    Searched,
+}
+
+impl NodeOperators {
+    /// Whether operators are dealt out.
+    pub fn is_dealt(&self) -> bool {
+        *self == Self::Dealt
+    }
 }
 
 /// One stage of a [`Space`].

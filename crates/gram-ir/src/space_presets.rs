@@ -1,6 +1,6 @@
 //! Search spaces that come with the project, by name.
 
-use crate::{Activation, CellOp, CellOutput, Downsample, Head, Shape, Space, StageSpace, StemLayer};
+use crate::{Activation, CellOp, CellOutput, Downsample, Head, NodeOperators, Shape, Space, StageSpace, StemLayer};
 
 /// The names that [`space_preset`] knows.
 pub const SPACE_PRESET_NAMES: [&str; 5] =
@@ -85,6 +85,7 @@ fn base(name: &str, activation: Activation) -> Space {
         activation,
         max_in_degree: 4,
         operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
+        node_operators: NodeOperators::Dealt,
         stem: Vec::new(),
         stages: Vec::new(),
         head: Head::default(),

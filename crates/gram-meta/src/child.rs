@@ -1,6 +1,6 @@
-//! Children: which candidate edges are kept, stage by stage.
+//! Children: which candidate edges are kept, stage by stage, and which operators are chosen where those are searched.
 
-use gram_ir::{CellNodeId, Space};
+use gram_ir::{CellNodeId, CellOp, Space};
 
 /// A set of nodes of one stage, bit `i` for node `i`.
 pub(crate) type NodeSet = u128;
@@ -9,12 +9,14 @@ const _: () = assert!(Space::MAX_STAGE_NODES <= NodeSet::BITS as usize);
 
 /// The edges that a child keeps in one stage: a subset of the complete DAG, all from live sources.
 ///
-/// A node is live iff a path of kept edges leads to it from node 0. Edges from dead nodes are never part of it, so two children are equal
-/// iff they keep the same edges for the model: this is the canonical child `c(g)` of ALGORITHMS 1.5.
+/// A node is live iff a path of kept edges leads to it from node 0. Edges from dead nodes are never part of it, and neither are operators
+/// of dead nodes, so two children are equal iff they are the same for the model: this is the canonical child `c(g)` of ALGORITHMS 1.5.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StageEdges {
     /// For each node the sources of its in-edges.
     sources: Vec<NodeSet>,
+    /// For each node the operator chosen for it, none for the input and dead nodes; empty where operators are dealt out.
+    ops: Vec<Option<CellOp>>,
 }
 
 impl StageEdges {
@@ -36,7 +38,49 @@ impl StageEdges {
             *from &= live;
             live |= NodeSet::from(*from != 0) << node;
         }
-        Self { sources }
+        Self { sources, ops: Vec::new() }
+    }
+
+    /// The same edges with an operator for every live operator node, for stages where operators are searched.
+    pub fn with_ops(mut self, mut op: impl FnMut(CellNodeId) -> CellOp) -> Self {
+        let chosen = |(node, &sources): (usize, &NodeSet)| (sources != 0).then(|| op(id(node)));
+        self.ops = self.sources.iter().enumerate().map(chosen).collect();
+        self
+    }
+
+    /// Whether operators are chosen by the child; else they are those that the meta-graph dealt out.
+    pub fn has_ops(&self) -> bool {
+        !self.ops.is_empty()
+    }
+
+    /// The operator chosen for a node; none for the input, a dead node, or where operators are dealt out.
+    pub fn op(&self, node: CellNodeId) -> Option<CellOp> {
+        self.ops.get(node.index()).copied().flatten()
+    }
+
+    /// Sources of the node's in-edges.
+    pub(crate) fn sources(&self) -> &[NodeSet] {
+        &self.sources
+    }
+
+    /// The set of live nodes, the input among them.
+    pub(crate) fn live(&self) -> NodeSet {
+        let live = |(node, &sources): (usize, &NodeSet)| NodeSet::from(sources != 0) << node;
+        self.sources.iter().enumerate().map(live).fold(1, |all, node| all | node)
+    }
+
+    /// Takes the edges of a chain's state over from node `first` on; those before must be the same already.
+    pub(crate) fn follow(&mut self, state: &[NodeSet], first: usize, op: Option<&dyn Fn(usize) -> CellOp>) {
+        let below = (1 << first) - 1;
+        let mut live = self.live() & below | 1;
+        for (node, &sources) in state.iter().enumerate().skip(first.max(1)) {
+            let kept = sources & live;
+            self.sources[node] = kept;
+            live |= NodeSet::from(kept != 0) << node;
+            if let Some(op) = op {
+                self.ops[node] = (kept != 0).then(|| op(node));
+            }
+        }
     }
 
     /// Nodes of the complete DAG, the input among them.
@@ -75,7 +119,7 @@ impl StageEdges {
     }
 }
 
-/// One child of the meta-graph: the kept edges of every stage, in order.
+/// One child of the meta-graph: the kept edges (and operators, where searched) of every stage, in order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Child {
     stages: Vec<StageEdges>,
@@ -90,6 +134,11 @@ impl Child {
     /// The kept edges of each stage.
     pub fn stages(&self) -> &[StageEdges] {
         &self.stages
+    }
+
+    /// The kept edges of one stage, to change.
+    pub(crate) fn stage_mut(&mut self, stage: usize) -> &mut StageEdges {
+        &mut self.stages[stage]
     }
 }
 
@@ -121,6 +170,24 @@ mod tests {
         assert_eq!(kept, stage(5, &[(0, 1), (1, 4)]));
         assert!(!kept.is_live(CellNodeId(3)) && kept.is_live(CellNodeId(4)));
         assert_eq!((kept.n_edges(), kept.n_live_operators(), kept.max_in_degree()), (2, 2, 1));
+    }
+
+    #[test]
+    fn only_live_nodes_have_operators() {
+        let kept = stage(4, &[(0, 1), (2, 3), (0, 3)]);
+        let with = |dead| {
+            kept.clone().with_ops(|node| match node.0 {
+                1 => CellOp::Conv1x1,
+                2 => dead,
+                _ => CellOp::Sep3x3,
+            })
+        };
+        assert_eq!(with(CellOp::Dw3x3), with(CellOp::Identity));
+        assert_eq!(
+            (0..5).map(|n| with(CellOp::Dw3x3).op(CellNodeId(n))).collect::<Vec<_>>(),
+            [None, Some(CellOp::Conv1x1), None, Some(CellOp::Sep3x3), None]
+        );
+        assert!(!kept.has_ops() && with(CellOp::Dw3x3).has_ops() && kept != with(CellOp::Dw3x3));
     }
 
     #[test]

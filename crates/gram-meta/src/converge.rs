@@ -104,6 +104,7 @@ impl MetaGraph {
     ///
     /// Edges out of nodes that are hardly ever reached are hardly ever taught and would keep their prior's entropy for ever; the
     /// weighting leaves them out smoothly. That a node is live has probability `1 − Π (1 − P(i)·w_ij)`, sources taken as independent.
+    /// Where operators are searched, a node's choice counts like an edge; its entropy is then relative to that of an even choice.
     pub fn entropy_bits(&self) -> f64 {
         let (mut sum, mut total) = (0.0, 0.0);
         for stage in &self.stages {
@@ -112,12 +113,20 @@ impl MetaGraph {
                 sum += live[from.index()] * binary_entropy_bits(weight);
                 total += live[from.index()];
             }
+            let Some(op_weights) = stage.op_weights().filter(|weights| weights.menu().len() > 1) else { continue };
+            let even = (op_weights.menu().len() as f64).log2();
+            for (index, live) in live.iter().enumerate().skip(1) {
+                let of_node = op_weights.of(CellNodeId(index as u16)).unwrap_or_default();
+                sum += live * of_node.iter().map(|&p| entropy_term(p)).sum::<f64>() / even;
+                total += live;
+            }
         }
         sum / total
     }
 }
 
-fn live_probabilities(stage: &MetaStage) -> Vec<f64> {
+/// How likely each node is live, sources taken as independent.
+pub(crate) fn live_probabilities(stage: &MetaStage) -> Vec<f64> {
     let mut dead = vec![1.0; stage.n_nodes()];
     dead[CellNodeId::INPUT.index()] = 0.0;
     // Ordered by target, so a source is done before its out-edges are met.
@@ -128,14 +137,17 @@ fn live_probabilities(stage: &MetaStage) -> Vec<f64> {
 }
 
 fn binary_entropy_bits(p: f64) -> f64 {
-    let term = |p: f64| if p > 0.0 { -p * p.log2() } else { 0.0 };
-    term(p) + term(1.0 - p)
+    entropy_term(p) + entropy_term(1.0 - p)
+}
+
+fn entropy_term(p: f64) -> f64 {
+    if p > 0.0 { -p * p.log2() } else { 0.0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meta_graph::tests::meta;
+    use crate::meta_graph::tests::{meta, searched};
 
     #[test]
     fn entropy_of_undecided_and_decided_weights() {
@@ -153,6 +165,18 @@ mod tests {
         meta.stages[0].weights.values_mut().copy_from_slice(&[0.02, 0.98, 0.5]);
         let floor = binary_entropy_bits(0.02);
         assert!((meta.entropy_bits() - (2.0 * floor + 0.02) / 2.02).abs() < 1e-12);
+    }
+
+    #[test]
+    fn operators_count_like_edges() {
+        // Of all edges decided and all operators even (one bit of one), the mean is weighted by liveness alone.
+        let mut meta = searched(&[3]);
+        assert!((meta.entropy_bits() - 1.0).abs() < 1e-12);
+        meta.stages[0].weights.values_mut().copy_from_slice(&[0.98, 0.02, 0.02]);
+        let (one, two) = (0.98, 1.0 - 0.98 * (1.0 - 0.98 * 0.02));
+        let edges = binary_entropy_bits(0.02) * (1.0 + 1.0 + one);
+        let expected = (edges + one + two) / (2.0 + one + one + two);
+        assert!((meta.entropy_bits() - expected).abs() < 1e-12);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The file `meta-graph.json`.
 
-use gram_ir::{CellOp, EdgeMap, Space};
+use gram_ir::{CellOp, EdgeMap, NodeOperators, Space};
 use serde::{Deserialize, Serialize};
 
-use crate::{MetaConfig, MetaConfigError, MetaGraph, MetaStage};
+use crate::op_weights::floor;
+use crate::{MetaConfig, MetaConfigError, MetaGraph, MetaStage, OpWeights};
 
 /// Version of `meta-graph.json`.
 pub const FORMAT_VERSION: u32 = 1;
@@ -28,6 +29,18 @@ struct StageFile {
     operators: Vec<CellOp>,
     /// Weights of edges (0,1), (0,2), (1,2), (0,3), ….
     weights: EdgeMap<f64>,
+    /// Where operators are searched; then `operators` has each node's likeliest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    operator_weights: Option<OpWeightsFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OpWeightsFile {
+    /// The operators that a node may have, each once.
+    menu: Vec<CellOp>,
+    /// Node 1's probabilities in the order of the menu, then node 2's, ….
+    weights: Vec<f64>,
 }
 
 impl MetaGraph {
@@ -40,6 +53,10 @@ impl MetaGraph {
             nodes: stage.n_nodes(),
             operators: stage.ops.clone(),
             weights: stage.weights.clone(),
+            operator_weights: stage
+                .op_weights
+                .as_ref()
+                .map(|weights| OpWeightsFile { menu: weights.menu().to_vec(), weights: weights.values().to_vec() }),
         };
         let file = MetaFile {
             format_version: FORMAT_VERSION,
@@ -95,6 +112,20 @@ impl MetaGraph {
             if let Some(op) = stage.ops.iter().find(|op| !space.operators.contains(op)) {
                 return differs(format!("stage {index} has a node `{op}`, which is not among the operators"));
             }
+            let searched = space.node_operators == NodeOperators::Searched;
+            match stage.op_weights() {
+                Some(_) if !searched => {
+                    return differs(format!("stage {index} has searched operators, not dealt ones"));
+                }
+                None if searched => return differs(format!("stage {index} has dealt operators, not searched ones")),
+                Some(weights) if !weights.menu().iter().all(|op| space.operators.contains(op)) => {
+                    return differs(format!("stage {index} has another operator on its menu"));
+                }
+                Some(weights) if !space.operators.iter().all(|op| weights.menu().contains(op)) => {
+                    return differs(format!("stage {index} lacks an operator on its menu"));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -112,9 +143,41 @@ impl StageFile {
         if let Some((from, to, &weight)) = self.weights.iter().find(|(_, _, w)| !(low..=high).contains(*w)) {
             return Err(MetaFileError::Weight { stage, from: from.0, to: to.0, weight, low, high });
         }
-        Ok(MetaStage { ops: self.operators, weights: self.weights })
+        let op_weights = self.operator_weights.map(|file| file.check(stage, &self.operators, config)).transpose()?;
+        Ok(MetaStage { ops: self.operators, weights: self.weights, op_weights })
     }
 }
+
+impl OpWeightsFile {
+    fn check(self, stage: usize, likeliest: &[CellOp], config: &MetaConfig) -> Result<OpWeights, MetaFileError> {
+        let refused = |reason: String| Err(MetaFileError::Operators { stage, reason });
+        let n_ops = self.menu.len();
+        if n_ops == 0 || (1..n_ops).any(|index| self.menu[..index].contains(&self.menu[index])) {
+            return refused("the menu is empty or names an operator twice".into());
+        }
+        if self.weights.len() != likeliest.len() * n_ops {
+            let (nodes, got) = (likeliest.len(), self.weights.len());
+            return refused(format!("{nodes} nodes with {n_ops} operators need {} weights, got {got}", nodes * n_ops));
+        }
+        let least = floor(n_ops, config.epsilon) - ROUNDING;
+        for (node, weights) in self.weights.chunks_exact(n_ops).enumerate() {
+            let sum: f64 = weights.iter().sum();
+            if !weights.iter().all(|&weight| weight >= least) || (sum - 1.0).abs() > ROUNDING {
+                return refused(format!("node {}: the weights sum to {sum}, or one is below {least}", node + 1));
+            }
+        }
+        let weights = OpWeights::from_parts(self.menu, self.weights);
+        let mut kept = likeliest.to_vec();
+        weights.keep_likeliest(&mut kept);
+        match kept.iter().zip(likeliest).position(|(kept, named)| kept != named) {
+            Some(index) => refused(format!("node {}: `{}` is not its likeliest operator", index + 1, likeliest[index])),
+            None => Ok(weights),
+        }
+    }
+}
+
+/// By so much a sum of probabilities may miss 1.
+const ROUNDING: f64 = 1e-9;
 
 /// Why a text is no usable meta-graph.
 #[derive(Debug, thiserror::Error)]
@@ -169,6 +232,14 @@ pub enum MetaFileError {
         /// 1 − ε.
         high: f64,
     },
+    /// Weights of operators that are none.
+    #[error("stage {stage}, operator weights: {reason}")]
+    Operators {
+        /// Index of the stage, from 0.
+        stage: usize,
+        /// What is wrong.
+        reason: String,
+    },
     /// A meta-graph of another space.
     #[error("the meta-graph is not one of space `{space}`: {what}")]
     OtherSpace {
@@ -182,7 +253,9 @@ pub enum MetaFileError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meta_graph::tests::{meta, space};
+    use crate::meta_graph::tests::{meta, searched, space};
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
 
     #[test]
     fn the_file_reads_back_bit_for_bit() {
@@ -202,6 +275,59 @@ mod tests {
         assert!(text.contains(from), "{text}");
         let error = MetaGraph::from_json(&text.replacen(from, to, 1)).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
+    }
+
+    #[test]
+    fn searched_operators_read_back_and_old_files_still_load() {
+        let mut learnt = searched(&[4]);
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let child = learnt.sample(&mut rng, &|_| true).unwrap();
+        learnt.propagate([(&child, 1.0)]).unwrap();
+        let text = learnt.to_json().unwrap();
+        let read = MetaGraph::from_json(&text).unwrap();
+        assert_eq!((&read, read.to_json().unwrap()), (&learnt, text));
+        let of_space = |node_operators| read.check_space(&Space { node_operators, ..space(&[4]) });
+        assert!(of_space(NodeOperators::Searched).is_ok());
+        assert!(of_space(NodeOperators::Dealt).unwrap_err().to_string().contains("has searched operators"));
+        let mut other = Space { node_operators: NodeOperators::Searched, ..space(&[4]) };
+        other.operators.push(CellOp::Identity);
+        assert!(read.check_space(&other).unwrap_err().to_string().contains("lacks an operator"));
+        // A file from before operators could be searched has no such field, as one with dealt operators has none now.
+        let old = meta(&[4]).to_json().unwrap();
+        assert!(!old.contains("operator_weights"));
+        let lacks = MetaGraph::from_json(&old)
+            .unwrap()
+            .check_space(&Space { node_operators: NodeOperators::Searched, ..space(&[4]) });
+        assert!(lacks.unwrap_err().to_string().contains("has dealt operators"));
+    }
+
+    #[test]
+    fn bad_operator_weights_are_refused_with_the_node() {
+        let text = searched(&[3]).to_json().unwrap();
+        let refused = |change: &dyn Fn(&mut serde_json::Value)| {
+            let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            change(&mut json["stages"][0]);
+            MetaGraph::from_json(&json.to_string()).unwrap_err().to_string()
+        };
+        let weights = |stage: &mut serde_json::Value, weights: [f64; 4]| {
+            stage["operator_weights"]["weights"] = weights.to_vec().into();
+        };
+        assert!(refused(&|stage| weights(stage, [0.5, 0.5, 0.5, 0.6])).contains("node 2: the weights sum to 1.1"));
+        assert!(refused(&|stage| weights(stage, [0.5, 0.5, 0.01, 0.99])).contains("node 2: the weights sum to 1,"));
+        assert!(refused(&|stage| weights(stage, [f64::NAN; 4])).contains("not a meta-graph file"));
+        assert!(
+            refused(&|stage| stage["operator_weights"]["weights"] = vec![1.0].into())
+                .contains("2 nodes with 2 operators need 4 weights, got 1")
+        );
+        assert!(
+            refused(&|stage| stage["operator_weights"]["menu"] = vec!["conv1x1"; 2].into())
+                .contains("names an operator twice")
+        );
+        let unlikely = refused(&|stage| {
+            weights(stage, [0.9, 0.1, 0.9, 0.1]);
+            stage["operators"] = vec!["conv1x1", "sep3x3"].into();
+        });
+        assert!(unlikely.contains("node 2: `sep3x3` is not its likeliest operator"), "{unlikely}");
     }
 
     #[test]

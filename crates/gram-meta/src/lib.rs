@@ -1,8 +1,15 @@
 //! The meta-graph of GRAM: what earlier children taught, as one weight per candidate edge.
 //!
-//! A [`MetaGraph`] holds, for each stage of a [`Space`](gram_ir::Space), the operators dealt out to the nodes and a Bernoulli weight for
-//! every edge of the complete DAG. [`MetaGraph::sample`] draws a [`Child`], [`temper`] turns scores into weights of children,
-//! [`MetaGraph::propagate`] moves the edge weights towards the good ones, and [`ConvergenceTest`] says when to stop.
+//! A [`MetaGraph`] holds, for each stage of a [`Space`](gram_ir::Space), the operators of the nodes and a Bernoulli weight for every edge
+//! of the complete DAG. [`MetaGraph::sample`] draws a [`Child`], [`temper`] turns scores into weights of children, [`MetaGraph::propagate`]
+//! moves the edge weights towards the good ones, and [`ConvergenceTest`] says when to stop.
+//!
+//! Children also come from Markov chains with the law `p_w·exp(β·S)` on the feasible set: [`GibbsChain`] is exact and asks for a score per
+//! move; [`DelayedChain`] walks against a surrogate and asks for one per step. [`Marginals`] learns the true marginals of such a law beside
+//! a fixed prior; [`MetaGraph::propagate_roles`] shares credit between edges that join the same operators; [`MetaGraph::warm_start`] and
+//! [`WarmTrial`] begin where an earlier study ended. A node's operator is dealt out beforehand or searched with the wiring, as the space
+//! says ([`NodeOperators`](gram_ir::NodeOperators)).
+//!
 //! The rules are ours, in the spirit of the paper (arXiv:1906.08305): its text gives the ideas, not the formulas.
 //!
 //! The crate does not know how a child is scored, and neither reads nor writes files: [`MetaGraph::to_json`] gives text.
@@ -20,6 +27,7 @@
 //!     activation: Activation::Relu,
 //!     max_in_degree: 4,
 //!     operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
+//!     node_operators: Default::default(),
 //!     stem: vec![],
 //!     stages: vec![stage],
 //!     head: Head::default(),
@@ -32,22 +40,36 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod chain;
 mod child;
+mod child_cost;
 mod config;
 mod converge;
 mod file;
+mod in_degree;
+mod marginals;
 mod meta_graph;
+mod op_weights;
 mod propagate;
+mod roles;
 mod sample;
 mod temper;
 mod tilt;
+mod warm_start;
+mod warm_trial;
 
+pub use chain::{ChainError, ChainState, DelayedChain, GibbsChain, Site, Target};
 pub use child::{Child, StageEdges};
 pub use config::{MetaConfig, MetaConfigError};
 pub use converge::{Converged, Convergence, ConvergenceTest};
 pub use file::{FORMAT_VERSION, MetaFileError};
+pub use marginals::Marginals;
 pub use meta_graph::{MetaGraph, MetaGraphError, MetaStage};
+pub use op_weights::OpWeights;
 pub use propagate::PropagateError;
+pub use roles::Credit;
 pub use sample::{MAX_REFUSED, MAX_STRUCTURE_TRIES, SampleError};
 pub use temper::{Tempered, temper};
 pub use tilt::Tilted;
+pub use warm_start::{WARM_START_RHO, WarmStartError};
+pub use warm_trial::{Settled, WarmTrial};

@@ -1,11 +1,11 @@
 //! The meta-graph: dealt operators and edge weights of every stage.
 
-use gram_ir::{Cell, CellError, CellNodeId, CellOp, EdgeMap, Space, SpaceError};
+use gram_ir::{Cell, CellError, CellNodeId, CellOp, EdgeMap, MIN_LIVE_NODES, NodeOperators, Space, SpaceError};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::{Child, MetaConfig, MetaConfigError, StageEdges};
+use crate::{Child, MetaConfig, MetaConfigError, OpWeights, StageEdges};
 
 /// Up to so many nodes the complete DAG starts with weight 0.5 everywhere (ALGORITHMS 1.5).
 const DENSE_NODES: usize = 8;
@@ -15,6 +15,7 @@ const DENSE_NODES: usize = 8;
 pub struct MetaStage {
     pub(crate) ops: Vec<CellOp>,
     pub(crate) weights: EdgeMap<f64>,
+    pub(crate) op_weights: Option<OpWeights>,
 }
 
 impl MetaStage {
@@ -23,7 +24,8 @@ impl MetaStage {
         self.weights.n_nodes()
     }
 
-    /// The operator dealt to each node: `ops()[0]` is node 1's, for the input has none.
+    /// The operator dealt to each node: `ops()[0]` is node 1's, for the input has none. Where operators are searched, each node's
+    /// likeliest.
     pub fn ops(&self) -> &[CellOp] {
         &self.ops
     }
@@ -31,6 +33,16 @@ impl MetaStage {
     /// The belief in each edge, in `[ε, 1 − ε]`: the probability that a child keeps it, given that its source is live.
     pub fn weights(&self) -> &EdgeMap<f64> {
         &self.weights
+    }
+
+    /// The belief in each operator of each node; none where operators are dealt out.
+    pub fn op_weights(&self) -> Option<&OpWeights> {
+        self.op_weights.as_ref()
+    }
+
+    /// The operator of a live node of a child of this stage.
+    pub(crate) fn op(&self, kept: &StageEdges, node: CellNodeId) -> CellOp {
+        kept.op(node).unwrap_or(self.ops[node.index() - 1])
     }
 }
 
@@ -54,14 +66,25 @@ impl MetaGraph {
     /// stage has at most 8 nodes and at `min(0.5, 1/j)` otherwise, which gives an expected in-degree of at most 1; both clipped to
     /// `[ε, 1 − ε]`.
     ///
+    /// Where operators are searched, each node begins with all of them alike; the deal merely says which to take of equally likely ones.
+    ///
     /// # Errors
     /// [`MetaGraphError`] if the space or the configuration is not usable.
     pub fn new(space: &Space, config: MetaConfig, seed: u64) -> Result<Self, MetaGraphError> {
         space.verify()?;
         config.verify()?;
-        let stage = |(index, n_nodes): (usize, usize)| MetaStage {
-            ops: deal(&space.operators, n_nodes - 1, seed, index),
-            weights: EdgeMap::from_fn(n_nodes, |_, to| prior(n_nodes, to).clamp(config.epsilon, 1.0 - config.epsilon)),
+        let stage = |(index, n_nodes): (usize, usize)| {
+            let mut stage = MetaStage {
+                ops: deal(&space.operators, n_nodes - 1, seed, index),
+                weights: EdgeMap::from_fn(n_nodes, |_, to| prior_weight(n_nodes, to, &config)),
+                op_weights: None,
+            };
+            if space.node_operators == NodeOperators::Searched {
+                let op_weights = OpWeights::prior(&space.operators, n_nodes - 1);
+                op_weights.keep_likeliest(&mut stage.ops);
+                stage.op_weights = Some(op_weights);
+            }
+            stage
         };
         Ok(Self {
             space_name: space.name.clone(),
@@ -114,19 +137,49 @@ impl MetaGraph {
         self.stages.iter().zip(child.stages()).map(|(meta, kept)| cell(meta, kept)).collect()
     }
 
+    /// Whether each stage has two or more live operator nodes and no in-degree above the maximum.
+    pub(crate) fn is_feasible(&self, child: &Child) -> bool {
+        let fits =
+            |kept: &StageEdges| kept.n_live_operators() >= MIN_LIVE_NODES && kept.max_in_degree() <= self.max_in_degree;
+        child.stages().iter().all(fits)
+    }
+
     pub(crate) fn check_child(&self, child: &Child) -> Result<(), MetaGraphError> {
-        let expected: Vec<usize> = self.stages.iter().map(MetaStage::n_nodes).collect();
-        let got: Vec<usize> = child.stages().iter().map(StageEdges::n_nodes).collect();
-        if expected == got { Ok(()) } else { Err(MetaGraphError::Foreign { expected, got }) }
+        let own = self.stages.iter().map(MetaStage::n_nodes);
+        if !own.eq(child.stages().iter().map(StageEdges::n_nodes)) {
+            return Err(MetaGraphError::Foreign {
+                expected: self.stages.iter().map(MetaStage::n_nodes).collect(),
+                got: child.stages().iter().map(StageEdges::n_nodes).collect(),
+            });
+        }
+        for (stage, (meta, kept)) in self.stages.iter().zip(child.stages()).enumerate() {
+            meta.check_ops(stage, kept)?;
+        }
+        Ok(())
+    }
+}
+
+impl MetaStage {
+    fn check_ops(&self, stage: usize, kept: &StageEdges) -> Result<(), MetaGraphError> {
+        let Some(op_weights) = &self.op_weights else {
+            return if kept.has_ops() { Err(MetaGraphError::Operators { stage, searched: false }) } else { Ok(()) };
+        };
+        if !kept.has_ops() {
+            return Err(MetaGraphError::Operators { stage, searched: true });
+        }
+        let chosen = (1..self.n_nodes()).filter_map(|node| kept.op(CellNodeId(node as u16)));
+        match chosen.into_iter().find(|&op| op_weights.index(op).is_none()) {
+            Some(op) => Err(MetaGraphError::OffMenu { stage, op }),
+            None => Ok(()),
+        }
     }
 }
 
 fn cell(meta: &MetaStage, kept: &StageEdges) -> Result<Cell, MetaGraphError> {
     let mut cell = Cell::new();
-    for (index, &op) in meta.ops.iter().enumerate() {
-        let node = CellNodeId(index as u16 + 1);
+    for node in (1..meta.n_nodes()).map(|node| CellNodeId(node as u16)) {
         if kept.is_live(node) {
-            cell.add_node(node, op)?;
+            cell.add_node(node, meta.op(kept, node))?;
         }
     }
     for (from, to) in kept.edges() {
@@ -144,8 +197,10 @@ fn deal(operators: &[CellOp], n: usize, seed: u64, stage: usize) -> Vec<CellOp> 
     dealt
 }
 
-fn prior(n_nodes: usize, to: CellNodeId) -> f64 {
-    if n_nodes <= DENSE_NODES { 0.5 } else { (1.0 / to.index() as f64).min(0.5) }
+/// What an edge weighs before any child.
+pub(crate) fn prior_weight(n_nodes: usize, to: CellNodeId, config: &MetaConfig) -> f64 {
+    let weight: f64 = if n_nodes <= DENSE_NODES { 0.5 } else { (1.0 / to.index() as f64).min(0.5) };
+    weight.clamp(config.epsilon, 1.0 - config.epsilon)
 }
 
 /// Why a meta-graph cannot be made or used.
@@ -165,6 +220,26 @@ pub enum MetaGraphError {
         expected: Vec<usize>,
         /// Nodes per stage of the child.
         got: Vec<usize>,
+    },
+    /// A child with operators for a stage where they are dealt out, or without where they are searched.
+    #[error(
+        "stage {stage}: the child {} operators, which are {} there",
+        if *.searched { "has no" } else { "chooses" },
+        if *.searched { "searched" } else { "dealt out" }
+    )]
+    Operators {
+        /// Index of the stage, from 0.
+        stage: usize,
+        /// Whether the meta-graph's operators are searched.
+        searched: bool,
+    },
+    /// A child with an operator that is not on the menu.
+    #[error("stage {stage}: the child chooses `{op}`, which is not on the menu")]
+    OffMenu {
+        /// Index of the stage, from 0.
+        stage: usize,
+        /// The operator.
+        op: CellOp,
     },
     /// A cell that cannot be built.
     #[error(transparent)]
@@ -186,6 +261,7 @@ pub(crate) mod tests {
             activation: Activation::Relu,
             max_in_degree: 4,
             operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
+            node_operators: Default::default(),
             stem: Vec::new(),
             stages: nodes.iter().map(stage).collect(),
             head: Head::default(),
@@ -194,6 +270,12 @@ pub(crate) mod tests {
 
     pub(crate) fn meta(nodes: &[usize]) -> MetaGraph {
         MetaGraph::new(&space(nodes), MetaConfig::default(), 1).unwrap()
+    }
+
+    /// The same with searched operators.
+    pub(crate) fn searched(nodes: &[usize]) -> MetaGraph {
+        let space = Space { node_operators: NodeOperators::Searched, ..space(nodes) };
+        MetaGraph::new(&space, MetaConfig::default(), 1).unwrap()
     }
 
     #[test]

@@ -1,15 +1,18 @@
-//! Propagation: a round's children move the edge weights.
+//! Propagation: a round's children move the weights of edges and, where those are searched, of operators.
 
 use gram_ir::{CellNodeId, EdgeMap};
 
-use crate::{Child, MetaGraph, MetaGraphError, MetaStage, StageEdges};
+use crate::op_weights::raise_to_floor;
+use crate::{Child, Credit, MetaGraph, MetaGraphError, MetaStage, OpWeights, StageEdges};
 
 impl MetaGraph {
     /// Moves every edge weight towards what the weighted children chose; returns the largest change of a weight.
     ///
     /// For edge `e = (i, j)` let `A` be the children in which `i` is live, `U = Σ_A u_k`, `ĝ = Σ_A u_k·g_k / U`: then
     /// `w ← clip((1 − η·U)·w + η·U·ĝ, ε, 1 − ε)`, which is `w + η·Σ_A u_k·(g_k − w)` before the clip. An edge whose source is dead in all
-    /// children (of weight above 0) stays as it is. Weights of children are `softmax(β·S)`, see [`temper`](crate::temper).
+    /// children (of weight above 0) stays as it is. Operators are taught by the same rule: for node `v`, `U` the weight of the children in
+    /// which `v` is live and `ĝ` the share of each operator among them, `w ← (1 − η·U)·w + η·U·ĝ`, then clipped as [`OpWeights`] says.
+    /// Weights of children are `softmax(β·S)`, see [`temper`](crate::temper).
     ///
     /// # Errors
     /// [`PropagateError`] if a child is of another meta-graph, a weight is negative or not finite, or the weights sum to more than 1;
@@ -27,12 +30,13 @@ impl MetaGraph {
             let kept: Vec<(&StageEdges, f64)> =
                 children.iter().map(|(child, weight)| (&child.stages()[index], *weight)).collect();
             largest = largest.max(propagate_stage(stage, &kept, self.config.eta, self.config.epsilon));
+            largest = largest.max(propagate_ops(stage, &kept, self.config.eta, self.config.epsilon));
         }
         self.n_rounds += 1;
         Ok(largest)
     }
 
-    fn check_round(&self, children: &[(&Child, f64)]) -> Result<(), PropagateError> {
+    pub(crate) fn check_round(&self, children: &[(&Child, f64)]) -> Result<(), PropagateError> {
         for &(child, weight) in children {
             self.check_child(child)?;
             if !weight.is_finite() || weight < 0.0 {
@@ -44,9 +48,22 @@ impl MetaGraph {
     }
 }
 
-fn propagate_stage(stage: &mut MetaStage, children: &[(&StageEdges, f64)], eta: f64, epsilon: f64) -> f64 {
+pub(crate) fn propagate_stage(stage: &mut MetaStage, children: &[(&StageEdges, f64)], eta: f64, epsilon: f64) -> f64 {
     let n_nodes = stage.n_nodes();
-    // Per source U, per edge Σ u_k·g_k (a kept edge's source is live).
+    let (live, chosen) = chosen_edges(n_nodes, children);
+    let mut largest: f64 = 0.0;
+    for ((from, _, &mass), weight) in chosen.iter().zip(stage.weights.values_mut()) {
+        if live[from.index()] > 0.0 {
+            let moved = (*weight + eta * (mass - live[from.index()] * *weight)).clamp(epsilon, 1.0 - epsilon);
+            largest = largest.max((moved - *weight).abs());
+            *weight = moved;
+        }
+    }
+    largest
+}
+
+/// Per source `U`, the weight of the children in which it is live, and per edge `Σ u_k·g_k` (a kept edge's source is live).
+pub(crate) fn chosen_edges(n_nodes: usize, children: &[(&StageEdges, f64)]) -> (Vec<f64>, EdgeMap<f64>) {
     let mut live = vec![0.0; n_nodes];
     let mut chosen = EdgeMap::from_fn(n_nodes, |_, _| 0.0);
     for &(kept, weight) in children {
@@ -61,15 +78,44 @@ fn propagate_stage(stage: &mut MetaStage, children: &[(&StageEdges, f64)], eta: 
             }
         }
     }
+    (live, chosen)
+}
+
+pub(crate) fn propagate_ops(stage: &mut MetaStage, children: &[(&StageEdges, f64)], eta: f64, epsilon: f64) -> f64 {
+    let Some(op_weights) = &mut stage.op_weights else { return 0.0 };
+    let (live, chosen) = chosen_ops(op_weights, children);
     let mut largest: f64 = 0.0;
-    for ((from, _, &mass), weight) in chosen.iter().zip(stage.weights.values_mut()) {
-        if live[from.index()] > 0.0 {
-            let moved = (*weight + eta * (mass - live[from.index()] * *weight)).clamp(epsilon, 1.0 - epsilon);
-            largest = largest.max((moved - *weight).abs());
-            *weight = moved;
+    let chosen = chosen.chunks_exact(op_weights.menu().len());
+    let mut moved = Vec::new();
+    for ((weights, chosen), mass) in op_weights.nodes_mut().zip(chosen).zip(live) {
+        if mass > 0.0 {
+            moved.clear();
+            moved.extend(weights.iter().zip(chosen).map(|(weight, chosen)| weight + eta * (chosen - mass * weight)));
+            raise_to_floor(&mut moved, epsilon);
+            for (weight, moved) in weights.iter_mut().zip(&moved) {
+                largest = largest.max((moved - *weight).abs());
+                *weight = *moved;
+            }
         }
     }
+    op_weights.keep_likeliest(&mut stage.ops);
     largest
+}
+
+/// For each operator node the weight of the children in which it is live, and for each of its operators of those that chose it.
+pub(crate) fn chosen_ops(op_weights: &OpWeights, children: &[(&StageEdges, f64)]) -> (Vec<f64>, Vec<f64>) {
+    let n_ops = op_weights.menu().len();
+    let mut chosen = vec![0.0; op_weights.values().len()];
+    let mut live = vec![0.0; chosen.len() / n_ops];
+    for &(kept, weight) in children {
+        for (node, mass) in live.iter_mut().enumerate() {
+            if let Some(op) = kept.op(CellNodeId(node as u16 + 1)).and_then(|op| op_weights.index(op)) {
+                *mass += weight;
+                chosen[node * n_ops + op] += weight;
+            }
+        }
+    }
+    (live, chosen)
 }
 
 /// Why a round cannot be propagated.
@@ -85,6 +131,17 @@ pub enum PropagateError {
         /// The weight.
         weight: f64,
     },
+    /// Credit cannot be shared like this.
+    #[error(
+        "credit of {} to own edges and {} along roles, with {n_reference} children for reference: both must be 0 to 1, and roles need a reference",
+        .credit.own, .credit.roles
+    )]
+    Credit {
+        /// The shares.
+        credit: Credit,
+        /// Children drawn from the prior.
+        n_reference: usize,
+    },
     /// The weights sum to more than 1.
     #[error("the children's weights sum to {sum}, which is more than 1")]
     Sum {
@@ -96,7 +153,8 @@ pub enum PropagateError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meta_graph::tests::meta;
+    use crate::meta_graph::tests::{meta, searched};
+    use gram_ir::CellOp;
 
     fn child(n_nodes: usize, edges: &[(u16, u16)]) -> Child {
         let edges = edges.iter().map(|&(from, to)| (CellNodeId(from), CellNodeId(to)));
@@ -116,6 +174,41 @@ mod tests {
         }
         assert!((largest - 0.075).abs() < 1e-15);
         assert_eq!(meta.n_rounds(), 1);
+    }
+
+    #[test]
+    fn operators_by_hand() {
+        // Menu conv1x1, sep3x3 at 0.5 each, η 0.2. Node 1 is live in the first child (u 0.75) only, node 2 in both.
+        let mut meta = searched(&[3]);
+        let with = |edges: &[(u16, u16)], ops: [CellOp; 2]| {
+            let kept = child(3, edges).stages()[0].clone();
+            Child::new(vec![kept.with_ops(|node| ops[node.index() - 1])])
+        };
+        let first = with(&[(0, 1), (1, 2)], [CellOp::Sep3x3, CellOp::Sep3x3]);
+        let second = with(&[(0, 2)], [CellOp::Sep3x3, CellOp::Conv1x1]);
+        let largest = meta.propagate([(&first, 0.75), (&second, 0.25)]).unwrap();
+        let weights = meta.stages()[0].op_weights().unwrap().values();
+        // Node 1: U 0.75, conv1x1 0.5 + 0.2·(0 − 0.75·0.5); node 2: U 1, conv1x1 0.5 + 0.2·(0.25 − 0.5).
+        for (weight, expected) in weights.iter().zip([0.425, 0.575, 0.45, 0.55]) {
+            assert!((weight - expected).abs() < 1e-15, "{weight} {expected}");
+        }
+        assert!((largest - 0.075).abs() < 1e-15);
+        assert_eq!(meta.stages()[0].ops(), [CellOp::Sep3x3; 2], "the likeliest");
+        assert_eq!(meta.cells(&second).unwrap()[0].op(CellNodeId(2)), Some(CellOp::Conv1x1), "the child's own");
+    }
+
+    #[test]
+    fn children_fit_the_way_operators_are_given() {
+        let (mut dealt, mut searched) = (meta(&[4]), searched(&[4]));
+        let plain = child(4, &[(0, 1), (0, 2)]);
+        let with = |op| Child::new(vec![plain.stages()[0].clone().with_ops(|_| op)]);
+        let refused = |meta: &mut MetaGraph, child: &Child| meta.propagate([(child, 1.0)]).unwrap_err().to_string();
+        assert!(
+            refused(&mut dealt, &with(CellOp::Conv1x1)).contains("the child chooses operators, which are dealt out")
+        );
+        assert!(refused(&mut searched, &plain).contains("the child has no operators, which are searched"));
+        assert!(refused(&mut searched, &with(CellOp::Identity)).contains("`identity`, which is not on the menu"));
+        assert!(searched.propagate([(&with(CellOp::Conv1x1), 1.0)]).is_ok());
     }
 
     #[test]

@@ -15,16 +15,17 @@ pub const MAX_REFUSED: usize = 20_000;
 impl MetaGraph {
     /// Draws a child from the prior restricted to the feasible set: sampler A at β = 0.
     ///
-    /// Feasible: each stage has two or more live operator nodes, no in-degree above the space's maximum, and `accept` (limits on exact
-    /// costs, say) holds. The restriction is by rejection, which is exact: stages are independent under the prior and the structural rules
-    /// are about one stage each, so those are rejected stage by stage; `accept` rejects whole children.
+    /// Feasible: each stage has two or more live operator nodes, no live node has more in-edges from live nodes than the space's maximum,
+    /// and `accept` (limits on exact costs, say) holds. The restriction is by rejection, which is exact: stages are independent under the
+    /// prior and the structural rules are about one stage's edges each, so those are rejected stage by stage, before operators are drawn
+    /// for its live nodes where they are searched; `accept` rejects whole children.
     ///
     /// # Errors
     /// [`SampleError`] where the feasible set is so rare under the prior that the bounded number of tries does not meet it.
     /// # Source
     /// The *adaptive* sampler of the sibling code (ALGORITHMS 1.4) and sampler A of ALGORITHMS 1.5 \[ours\].
     /// # Complexity
-    /// One Bernoulli draw per edge from a live source and try.
+    /// One Bernoulli draw per edge from a live source and try, and one draw per live node where operators are searched.
     pub fn sample(&self, rng: &mut impl Rng, accept: &dyn Fn(&Child) -> bool) -> Result<Child, SampleError> {
         for _ in 0..MAX_REFUSED {
             let child = self.sample_structure(rng)?;
@@ -38,15 +39,41 @@ impl MetaGraph {
     fn sample_structure(&self, rng: &mut impl Rng) -> Result<Child, SampleError> {
         let stage = |(index, meta): (usize, &MetaStage)| {
             let mut tries = (0..MAX_STRUCTURE_TRIES).map(|_| draw_stage(meta, self.max_in_degree, rng));
-            tries.find_map(|edges| edges).ok_or(SampleError::NoStructure {
+            let kept = tries.find_map(|edges| edges).ok_or(SampleError::NoStructure {
                 stage: index,
                 tries: MAX_STRUCTURE_TRIES,
                 max_in_degree: self.max_in_degree,
-            })
+            })?;
+            Ok(draw_ops(meta, kept, rng))
         };
         let stages = self.stages.iter().enumerate().map(stage).collect::<Result<_, _>>()?;
         Ok(Child::new(stages))
     }
+}
+
+/// The same edges with an operator from the prior for every live node, where operators are searched.
+fn draw_ops(meta: &MetaStage, kept: StageEdges, rng: &mut impl Rng) -> StageEdges {
+    match &meta.op_weights {
+        None => kept,
+        Some(weights) => kept.with_ops(|node| {
+            let of_node = weights.of(node).unwrap_or_default();
+            weights.menu()[draw_index(of_node, rng)]
+        }),
+    }
+}
+
+/// An index with these probabilities, which sum to 1 but for rounding; never one of probability 0.
+pub(crate) fn draw_index(probabilities: &[f64], rng: &mut impl Rng) -> usize {
+    let mut left = rng.random::<f64>();
+    let mut last = 0;
+    for (index, &probability) in probabilities.iter().enumerate().filter(|(_, probability)| **probability > 0.0) {
+        last = index;
+        left -= probability;
+        if left < 0.0 {
+            break;
+        }
+    }
+    last
 }
 
 /// One draw from the stage's prior; none if it is not feasible.

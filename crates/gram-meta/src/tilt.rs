@@ -16,7 +16,8 @@ pub struct Tilted {
 }
 
 impl MetaGraph {
-    /// The prior with weights `(1 − share)·w + share·g`, where `g` is 1 for the edges that `child` keeps and 0 for all others.
+    /// The prior with weights `(1 − share)·w + share·g`, where `g` is 1 for the edges that `child` keeps and 0 for all others; likewise for
+    /// the operators of its live nodes, where those are searched.
     ///
     /// With a `share` of 1 (larger ones count as 1) every draw is `child` itself, with 0 the prior is this meta-graph's own.
     ///
@@ -31,6 +32,9 @@ impl MetaGraph {
                 stage.weights.iter().map(|(from, to, _)| f64::from(u8::from(kept.contains(from, to)))).collect();
             for (weight, goal) in stage.weights.values_mut().iter_mut().zip(goals) {
                 *weight = (1.0 - share) * *weight + share * goal;
+            }
+            if let Some(op_weights) = &mut stage.op_weights {
+                op_weights.tilt(kept, share);
             }
         }
         Ok(Tilted { meta })
@@ -51,8 +55,8 @@ impl Tilted {
 mod tests {
     use super::*;
     use crate::StageEdges;
-    use crate::meta_graph::tests::meta;
-    use gram_ir::CellNodeId;
+    use crate::meta_graph::tests::{meta, searched};
+    use gram_ir::{CellNodeId, CellOp};
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
@@ -80,6 +84,19 @@ mod tests {
         // All weights start at 0.5.
         let tilted = meta(&[3]).tilted(&child(3, &[(0, 1), (1, 2)]), 0.75).unwrap();
         assert_eq!(tilted.meta.stages()[0].weights().values(), [0.875, 0.125, 0.875]);
+    }
+
+    #[test]
+    fn operators_are_mixed_where_the_node_is_live() {
+        let meta = searched(&[4]);
+        let kept = StageEdges::new(4, [(0, 1), (1, 3)].map(|(i, j)| (CellNodeId(i), CellNodeId(j))));
+        let goal = Child::new(vec![kept.with_ops(|_| CellOp::Sep3x3)]);
+        let tilted = meta.tilted(&goal, 0.5).unwrap();
+        let weights = tilted.meta.stages()[0].op_weights().unwrap().values();
+        assert_eq!(weights, [0.25, 0.75, 0.5, 0.5, 0.25, 0.75], "node 2 is dead");
+        let exact = meta.tilted(&goal, 1.0).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        assert!((0..100).all(|_| exact.sample(&mut rng, &|_| true).unwrap() == goal));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gram_ir::{Activation, CellNodeId, CellOp, CellOutput, Downsample, Head, Space, StageSpace};
+use gram_ir::{Activation, CellNodeId, CellOp, CellOutput, Downsample, Head, NodeOperators, Space, StageSpace};
 use gram_meta::{Child, MetaConfig, MetaGraph, StageEdges, temper};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
@@ -16,6 +16,7 @@ fn space(nodes: &[usize], max_in_degree: usize) -> Space {
         activation: Activation::Relu,
         max_in_degree,
         operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
+        node_operators: Default::default(),
         stem: Vec::new(),
         stages: nodes.iter().map(stage).collect(),
         head: Head::default(),
@@ -149,11 +150,51 @@ proptest! {
         }
     }
 
+    /// 1 to 4 for searched operators: weights stay a distribution above the floor, move towards a better child's choice, depend on
+    /// differences of scores only and not on the order of children, and stay where the node is dead in all children.
+    #[test]
+    fn operator_weights_follow_the_same_rule((seed, n_nodes, scores) in round(), shift in -1.0..1.0_f64) {
+        let space = Space { node_operators: NodeOperators::Searched, ..space(&[n_nodes], 4) };
+        let meta = MetaGraph::new(&space, MetaConfig::default(), seed).unwrap();
+        let children = draw(&meta, scores.len(), seed);
+        let of = |meta: &MetaGraph| meta.stages()[0].op_weights().unwrap().values().to_vec();
+        let update = |children: &[Child], scores: &[f64]| {
+            let mut next = meta.clone();
+            next.propagate(children.iter().zip(softmax(scores, 5.0))).unwrap();
+            of(&next)
+        };
+        let (before, after) = (of(&meta), update(&children, &scores));
+        let shifted = update(&children, &scores.iter().map(|score| score + shift).collect::<Vec<_>>());
+        let reversed: Vec<Child> = children.iter().rev().cloned().collect();
+        let backward = update(&reversed, &scores.iter().rev().copied().collect::<Vec<_>>());
+        for other in [shifted, backward] {
+            prop_assert!(after.iter().zip(other).all(|(a, b)| (a - b).abs() < 1e-12));
+        }
+        for node in 1..n_nodes {
+            let options = 2 * (node - 1)..2 * node;
+            prop_assert!((after[options.clone()].iter().sum::<f64>() - 1.0).abs() < 1e-12);
+            prop_assert!(after[options.clone()].iter().all(|&weight| weight >= 0.02 - 1e-15));
+            if children.iter().all(|child| !child.stages()[0].is_live(CellNodeId(node as u16))) {
+                prop_assert_eq!(&before[options.clone()], &after[options]);
+            }
+        }
+        let mut better = scores.clone();
+        better[0] += 0.1;
+        for (node, (low, high)) in after.chunks(2).zip(update(&children, &better).chunks(2)).enumerate() {
+            if let Some(op) = children[0].stages()[0].op(CellNodeId(node as u16 + 1)) {
+                let chosen = usize::from(op == CellOp::Sep3x3);
+                prop_assert!(high[chosen] >= low[chosen] - 1e-12);
+            }
+        }
+    }
+
     /// 8: the same seed gives the same meta-graph, bit for bit.
     #[test]
-    fn same_seed_same_meta_graph(seed: u64) {
+    fn same_seed_same_meta_graph(seed: u64, searched: bool) {
+        let node_operators = if searched { NodeOperators::Searched } else { NodeOperators::Dealt };
+        let space = Space { node_operators, ..space(&[6, 12], 4) };
         let learn = || {
-            let mut meta = MetaGraph::new(&space(&[6, 12], 4), MetaConfig::default(), seed).unwrap();
+            let mut meta = MetaGraph::new(&space, MetaConfig::default(), seed).unwrap();
             for round in 0..3 {
                 let children = draw(&meta, 8, seed ^ round);
                 let score = |child: &Child| Some(child.stages()[0].n_edges() as f64 / 20.0);

@@ -112,6 +112,7 @@ fn arb_case() -> impl Strategy<Value = Case> {
             activation: Activation::Relu,
             max_in_degree,
             operators: CellOp::ALL.to_vec(),
+            node_operators: Default::default(),
             stem,
             stages: stage_spaces,
             head,

@@ -16,6 +16,7 @@ fn triangle() -> Space {
         activation: Activation::Relu,
         max_in_degree: 4,
         operators: vec![CellOp::Conv1x1],
+        node_operators: Default::default(),
         stem: Vec::new(),
         stages: vec![StageSpace { nodes: 3, channels: 4, repeats: 1, downsample: Downsample::None, output }],
         head: Head::default(),

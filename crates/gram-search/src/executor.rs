@@ -178,6 +178,7 @@ mod tests {
             activation: Activation::Relu,
             max_in_degree: 4,
             operators: vec![CellOp::Conv1x1],
+            node_operators: Default::default(),
             stem: Vec::new(),
             stages: vec![stage],
             head: Head::default(),

@@ -32,6 +32,7 @@
 //!     activation: Activation::Relu,
 //!     max_in_degree: 4,
 //!     operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
+//!     node_operators: Default::default(),
 //!     stem: vec![],
 //!     stages: vec![stage],
 //!     head: Head::default(),

@@ -30,6 +30,7 @@ pub(crate) fn space(nodes: &[usize]) -> Space {
         activation: Activation::Relu,
         max_in_degree: 4,
         operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
+        node_operators: Default::default(),
         stem: vec![StemLayer::Conv { channels: 8, kernel: 3, stride: 1 }],
         stages: nodes.iter().enumerate().map(stage).collect(),
         head: Head::default(),
