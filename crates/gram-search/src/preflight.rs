@@ -4,7 +4,9 @@ mod extremes;
 mod prices;
 mod size;
 
-use gram_ir::{Cell, Cost, Limits, LowerError, Macs, Network, Params, Shape, Space};
+use std::collections::BTreeSet;
+
+use gram_ir::{Cell, Cost, Limits, LowerError, Macs, Network, NodeOperators, Params, Shape, Space};
 use gram_meta::{MetaConfig, MetaGraph, MetaGraphError, SampleError};
 use serde::Serialize;
 
@@ -97,10 +99,17 @@ pub fn preflight(
     let most_params = most(&meta, &mut prices, Objective::PARAMS);
     let drawn = draw_costs(&meta, &gate, seed)?;
     let range = |min, max: f64, of: fn(&Cost) -> u64| CostRange::new(min, drawn.iter().map(of).collect(), max as u64);
+    let n_operators = match space.node_operators {
+        NodeOperators::Dealt => 1,
+        NodeOperators::Searched => space.operators.iter().collect::<BTreeSet<_>>().len(),
+    };
     let stages: Vec<StageSize> = space
         .stages
         .iter()
-        .map(|stage| StageSize { nodes: stage.nodes, log10_children: log10_children(stage.nodes, space.max_in_degree) })
+        .map(|stage| StageSize {
+            nodes: stage.nodes,
+            log10_children: log10_children(stage.nodes, space.max_in_degree, n_operators),
+        })
         .collect();
     Ok(Preflight {
         macs: range(least_macs.macs.0, most_macs, |cost| cost.macs.0),

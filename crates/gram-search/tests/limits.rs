@@ -5,7 +5,9 @@ mod toy;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use gram_ir::{Cell, CellNodeId, CellOp, CellOutput, Cost, Downsample, Limits, Macs, Params, Shape, Space};
+use gram_ir::{
+    Cell, CellNodeId, CellOp, CellOutput, Cost, Downsample, Limits, Macs, NodeOperators, Params, Shape, Space,
+};
 use gram_meta::{Child, MetaConfig, MetaGraph, StageEdges};
 use gram_search::{
     AskError, Context, Feasibility, Gate, PreflightError, Prior, Record, StopReason, StrategyKind, StudyConfig,
@@ -32,12 +34,37 @@ fn stage_structures(n_nodes: usize, max_in_degree: usize) -> Vec<StageEdges> {
     all
 }
 
+/// Every way to give the live nodes operators.
+fn with_all_operators(stage: &StageEdges, menu: &[CellOp]) -> Vec<StageEdges> {
+    let node = |index: usize| CellNodeId(index as u16);
+    let mut choices: Vec<Vec<CellOp>> = vec![Vec::new()];
+    for _ in 1..stage.n_nodes() {
+        let longer = |ops: &Vec<CellOp>| menu.iter().map(|&op| [&ops[..], &[op]].concat()).collect::<Vec<_>>();
+        choices = choices.iter().flat_map(longer).collect();
+    }
+    let mut all: Vec<StageEdges> = choices.iter().map(|ops| stage.clone().with_ops(|at| ops[at.index() - 1])).collect();
+    all.sort_unstable();
+    all.dedup();
+    assert!(
+        all.iter().all(|chosen| (1..stage.n_nodes()).all(|i| chosen.op(node(i)).is_some() == stage.is_live(node(i))))
+    );
+    all
+}
+
 /// Costs of every child of the space, by lowering it.
 fn all_costs(space: &Space) -> Vec<Cost> {
     let meta = MetaGraph::new(space, MetaConfig::default(), SEED).unwrap();
     let gate = Gate { space, input: INPUT, num_classes: 10, limits: &Limits::default() };
-    let stages: Vec<Vec<StageEdges>> =
-        space.stages.iter().map(|stage| stage_structures(stage.nodes, space.max_in_degree)).collect();
+    let choices = |stage: &gram_ir::StageSpace| {
+        let structures = stage_structures(stage.nodes, space.max_in_degree);
+        match space.node_operators {
+            NodeOperators::Dealt => structures,
+            NodeOperators::Searched => {
+                structures.iter().flat_map(|edges| with_all_operators(edges, &space.operators)).collect()
+            }
+        }
+    };
+    let stages: Vec<Vec<StageEdges>> = space.stages.iter().map(choices).collect();
     let mut children: Vec<Vec<StageEdges>> = vec![vec![]];
     for stage in &stages {
         let longer = |child: &Vec<StageEdges>| {
@@ -74,6 +101,14 @@ fn variants() -> Vec<Space> {
             }
         }
     }
+    // Searched operators multiply the children: one stage of few nodes is enough.
+    let mut searched: Vec<Space> = spaces.iter().filter(|space| space.stages.len() == 2).cloned().collect();
+    for space in &mut searched {
+        space.node_operators = NodeOperators::Searched;
+        space.stages.truncate(1);
+        space.stages[0].nodes = 4;
+    }
+    spaces.extend(searched);
     spaces
 }
 
@@ -271,9 +306,13 @@ proptest! {
         share_macs in prop::option::of(0.0..1.2_f64),
         share_params in prop::option::of(0.0..1.2_f64),
         random: bool,
+        searched: bool,
     ) {
         let kind = if random { StrategyKind::Random } else { StrategyKind::Gram };
         let mut config = config(&nodes, kind, 24, seed);
+        if searched {
+            config.space.node_operators = NodeOperators::Searched;
+        }
         let free = preflight(&config.space, config.input, 10, &Limits::default(), seed).unwrap();
         let limit = |share: f64, min: u64, typical: u64| (min as f64 + share * (typical - min) as f64) as u64;
         config.limits = Limits {

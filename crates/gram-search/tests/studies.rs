@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use gram_ir::{CanonicalKey, CellOp, Limits, Macs, Params};
+use gram_ir::{CanonicalKey, CellOp, Limits, Macs, NodeOperators, Params};
 use gram_meta::{MetaConfig, MetaGraph};
 use gram_search::{
     Context, Evaluator, EvaluatorError, Gate, Job, LocalExecutor, Observer, Outcome, Progress, Proposal, Record,
@@ -19,8 +19,10 @@ use toy::{Toy, config, files, run, run_on};
 
 #[test]
 fn journals_are_the_same_for_any_number_of_jobs() {
-    for strategy in StrategyKind::ALL {
-        let config = config(&[6, 9], strategy, 30, 3);
+    let kinds = [NodeOperators::Dealt, NodeOperators::Searched];
+    for (strategy, node_operators) in StrategyKind::ALL.into_iter().flat_map(|s| kinds.map(|kind| (s, kind))) {
+        let mut config = config(&[6, 9], strategy, 30, 3);
+        config.space.node_operators = node_operators;
         let study = |jobs| {
             let folder = tempfile::tempdir().unwrap();
             let toy = Toy { diverge_every: 5, pause: Duration::from_millis(3), ..Toy::default() };
@@ -32,7 +34,7 @@ fn journals_are_the_same_for_any_number_of_jobs() {
         let alone = study(1);
         assert!(alone.len() > 30);
         for jobs in [2, 4] {
-            assert_eq!(study(jobs), alone, "{jobs} jobs, {strategy}");
+            assert_eq!(study(jobs), alone, "{jobs} jobs, {strategy}, {node_operators:?}");
         }
     }
 }

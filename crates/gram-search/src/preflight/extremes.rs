@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 
 use gram_ir::{Cell, CellNodeId, CellOp, Macs, Params};
-use gram_meta::MetaGraph;
+use gram_meta::{MetaGraph, MetaStage};
 
 use super::prices::{Price, Prices, cell};
 
@@ -85,13 +85,13 @@ struct State {
 pub(super) fn smallest(meta: &MetaGraph, prices: &mut Prices<'_>, objective: Objective) -> Option<Vec<Cell>> {
     let start = State { value: Value::default(), cells: Vec::new() };
     let mut states = BTreeMap::from([(prices.first_channels(), start)]);
-    for (stage, dealt) in meta.stages().iter().enumerate() {
+    for (stage, menus) in meta.stages().iter().map(menus).enumerate() {
         let mut next: BTreeMap<usize, State> = BTreeMap::new();
         for (c_in, state) in states {
             for n_leaves in 1..=most_useful_leaves(prices, stage) {
                 let mut cells = CheapCells { prices, stage, objective, c_in, n_leaves };
                 let c_out = cells.c_out();
-                let Some((value, cell)) = cells.cheapest(dealt.ops()) else { continue };
+                let Some((value, cell)) = cells.cheapest(&menus) else { continue };
                 let value = state.value.plus(value);
                 if next.get(&c_out).is_none_or(|known| value.below(&known.value)) {
                     let cells = state.cells.iter().cloned().chain([cell]).collect();
@@ -106,6 +106,14 @@ pub(super) fn smallest(meta: &MetaGraph, prices: &mut Prices<'_>, objective: Obj
         Some((state.value.plus(objective.value(head, 1)), state.cells))
     });
     finished.min_by(|(a, _), (b, _)| a.order(b)).map(|(_, cells)| cells)
+}
+
+/// The operators that each operator node may have.
+fn menus(stage: &MetaStage) -> Vec<Vec<CellOp>> {
+    match stage.op_weights() {
+        Some(searched) => vec![searched.menu().to_vec(); stage.ops().len()],
+        None => stage.ops().iter().map(|&op| vec![op]).collect(),
+    }
 }
 
 fn most_useful_leaves(prices: &Prices<'_>, stage: usize) -> usize {
@@ -156,13 +164,13 @@ impl CheapCells<'_, '_> {
         Some(first.plus(self.objective.value(self.prices.tail(self.stage, c_out, self.n_leaves)?, repeats - 1)))
     }
 
-    fn cheapest(&mut self, ops: &[CellOp]) -> Option<(Value, Cell)> {
+    fn cheapest(&mut self, menus: &[Vec<CellOp>]) -> Option<(Value, Cell)> {
         let tail = self.tail()?;
-        let direct: Vec<Option<Value>> = ops.iter().map(|&op| self.node(op, true)).collect();
-        let behind: Vec<Option<Value>> = ops.iter().map(|&op| self.node(op, false)).collect();
+        let (direct_ops, direct) = self.cheapest_ops(menus, true);
+        let (behind_ops, behind) = self.cheapest_ops(menus, false);
         let mut found = if self.n_leaves >= 2 { only_leaves(&direct, self.n_leaves) } else { None };
-        // Of inner nodes with one operator the first is as good as any: whatever a later one feeds comes after the first as well.
-        let inner = (0..ops.len()).filter(|&index| !ops[..index].contains(&ops[index]));
+        // Of inner nodes with one menu the first is as good as any: whatever a later one feeds comes after the first as well.
+        let inner = (0..menus.len()).filter(|&index| !menus[..index].contains(&menus[index]));
         for index in inner {
             let Some(own) = direct[index] else { continue };
             let Some((value, mut leaves)) = with_inner(&direct, &behind, index, self.n_leaves) else { continue };
@@ -175,8 +183,24 @@ impl CheapCells<'_, '_> {
         let (value, mut nodes) = found?;
         nodes.sort_unstable_by_key(|leaf| leaf.node);
         let id = |node: usize| CellNodeId(node as u16);
-        let cell = cell(nodes.iter().map(|leaf| (id(leaf.node), ops[leaf.node - 1], id(leaf.from))));
+        let op = |leaf: &Leaf| (if leaf.from == 0 { &direct_ops } else { &behind_ops })[leaf.node - 1];
+        let cell = cell(nodes.iter().map(|leaf| (id(leaf.node), op(leaf), id(leaf.from))));
         Some((value.plus(tail), cell))
+    }
+
+    /// For each node the first of its cheapest operators when it is fed by the input, or by one node, and what it costs; no cost where no
+    /// operator can be built.
+    fn cheapest_ops(&mut self, menus: &[Vec<CellOp>], from_input: bool) -> (Vec<CellOp>, Vec<Option<Value>>) {
+        let cheapest = |menu: &Vec<CellOp>| {
+            let priced = menu.iter().map(|&op| (op, self.node(op, from_input)));
+            let least = priced.reduce(|a, b| match (a.1, b.1) {
+                (None, _) => b,
+                (Some(old), Some(new)) if new.below(&old) => b,
+                _ => a,
+            });
+            least.expect("a node has an operator")
+        };
+        menus.iter().map(cheapest).unzip()
     }
 }
 
@@ -239,11 +263,11 @@ fn total(leaves: &[Leaf]) -> Value {
 pub(super) fn most(meta: &MetaGraph, prices: &mut Prices<'_>, objective: Objective) -> f64 {
     let stem = objective.of(prices.stem().macs, prices.stem().params);
     let mut states = BTreeMap::from([(prices.first_channels(), stem)]);
-    for (stage, dealt) in meta.stages().iter().enumerate() {
+    for (stage, menus) in meta.stages().iter().map(menus).enumerate() {
         let mut next: BTreeMap<usize, f64> = BTreeMap::new();
         for (&c_in, &so_far) in &states {
-            for n_leaves in 1..=dealt.ops().len() {
-                let Some((c_out, value)) = dearest_cell(dealt.ops(), prices, objective, (stage, c_in, n_leaves)) else {
+            for n_leaves in 1..=menus.len() {
+                let Some((c_out, value)) = dearest_cell(&menus, prices, objective, (stage, c_in, n_leaves)) else {
                     continue;
                 };
                 let best = next.entry(c_out).or_insert(0.0);
@@ -260,7 +284,7 @@ pub(super) fn most(meta: &MetaGraph, prices: &mut Prices<'_>, objective: Objecti
 }
 
 fn dearest_cell(
-    ops: &[CellOp],
+    menus: &[Vec<CellOp>],
     prices: &mut Prices<'_>,
     objective: Objective,
     (stage, c_in, n_leaves): (usize, usize, usize),
@@ -274,16 +298,18 @@ fn dearest_cell(
     };
     let (first, later) = (prices.tail(stage, c_in, n_leaves)?, prices.tail(stage, c_out, n_leaves));
     let mut sum = over_repeats(first, later)?;
-    let n_inner = ops.len() - n_leaves;
-    for (index, &op) in ops.iter().enumerate() {
+    let n_inner = menus.len() - n_leaves;
+    for (index, menu) in menus.iter().enumerate() {
         let mut dearest: f64 = 0.0;
         for from_input in [0, 1] {
             let most_inner = n_inner.min(index).min(prices.max_in_degree() - from_input);
             for from_inner in (1 - from_input)..=most_inner {
                 let channels = |input| from_input * input + from_inner * f;
-                let Some(first) = prices.node(stage, op, channels(c_in)) else { continue };
-                let later = prices.node(stage, op, channels(c_out));
-                dearest = dearest.max(over_repeats(first, later).unwrap_or(0.0));
+                for &op in menu {
+                    let Some(first) = prices.node(stage, op, channels(c_in)) else { continue };
+                    let later = prices.node(stage, op, channels(c_out));
+                    dearest = dearest.max(over_repeats(first, later).unwrap_or(0.0));
+                }
             }
         }
         sum += dearest;

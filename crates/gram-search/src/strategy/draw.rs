@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use gram_meta::{Child, MetaGraph, SampleError, StageEdges, Tilted};
+use gram_ir::Cell;
+use gram_meta::{Child, MetaGraph, MetaStage, SampleError, StageEdges, Tilted};
 use rand_chacha::ChaCha8Rng;
 
 use crate::preflight::Extremes;
@@ -167,6 +168,15 @@ fn gives_a_child(meta: &MetaGraph, context: &Context<'_>) -> Result<bool, AskErr
     }
 }
 
+/// A cell in the meta-graph's numbering as a child keeps it.
+fn stage_edges(stage: &MetaStage, cell: &Cell) -> StageEdges {
+    let edges = StageEdges::new(stage.n_nodes(), cell.edges());
+    if stage.op_weights().is_none() {
+        return edges;
+    }
+    edges.with_ops(|node| cell.op(node).expect("invariant: a live node of the cell has an operator"))
+}
+
 /// The thinnest prior tilted towards preflight's witness.
 fn tilted(meta: &MetaGraph, context: &Context<'_>) -> Result<Fitted, AskError> {
     let Extremes { least_macs, least_params, witness, .. } = Extremes::find(meta, &context.gate)?;
@@ -177,7 +187,7 @@ fn tilted(meta: &MetaGraph, context: &Context<'_>) -> Result<Fitted, AskError> {
     };
     let Some(cells) = witness else { return Err(refused) };
     let stages = meta.stages().iter().zip(&cells);
-    let witness = Child::new(stages.map(|(stage, cell)| StageEdges::new(stage.n_nodes(), cell.edges())).collect());
+    let witness = Child::new(stages.map(|(stage, cell)| stage_edges(stage, cell)).collect());
     let factor = 0.0;
     let mut thinnest = meta.clone();
     thinnest.thin(factor);
