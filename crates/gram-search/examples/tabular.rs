@@ -4,7 +4,8 @@
 //! cargo run --release -p gram-search --example tabular -- <table> <file> [key=value ...]
 //! ```
 //! Tables: `nasbench201`, `nasbench-macro`, `enas-dag`. Keys: `strategies` (comma-separated; the first is compared with the others),
-//! `evaluations`, `seeds`, `first-seed`, `batch`, `threads`, `identity` (`function` or `row`), `validation` and `test` (columns),
+//! `evaluations`, `seeds`, `first-seed`, `batch`, `threads`, `identity` (`function` or `row`),
+//! `versus-identity` (the same, for the others), `validation` and `test` (columns),
 //! `limit` (a file of costs), `device` (its column), `share` (of rows that stay feasible), `json` (a file for the report).
 #![allow(clippy::print_stdout)]
 
@@ -40,6 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         test_column: keys.get("test").map(|name| name.to_string()),
         identity: if keys.get("identity") == Some(&"row") { Identity::Row } else { Identity::Function },
         limit: limit.transpose()?,
+        versus_identity: if keys.get("versus-identity") == Some(&"row") { Identity::Row } else { Identity::Function },
         strategy: strategies.remove(0),
         versus: strategies,
         evaluations: count("evaluations", 200)?,

@@ -24,6 +24,8 @@ pub struct GramConfig {
     pub starts: usize,
     /// Chains start at more children until there are this many proposals to screen.
     pub proposals: usize,
+    /// Further proposals, drawn from the meta-graph.
+    pub draws: usize,
     /// Proposals are ranked by mean + `optimism` · sd.
     pub optimism: f64,
     /// Children of a lesson to the meta-graph.
@@ -41,7 +43,8 @@ impl Default for GramConfig {
             exploration: 0.05,
             starts: 3,
             proposals: 100,
-            optimism: 2.0,
+            draws: 300,
+            optimism: 1.0,
             lesson: 16,
             eta: 0.2,
             epsilon: 0.02,
@@ -120,6 +123,20 @@ impl GramSearch {
         found
     }
 
+    /// Adds proposals from all over the domain, so that screening is not bound to what is near.
+    fn add_draws(&self, proposals: &mut BTreeMap<ClassKey, Point>, domain: &dyn Domain, rng: &mut ChaCha8Rng) {
+        let Some(weights) = &self.weights else { return };
+        for _ in 0..self.config.draws {
+            let drawn = Some(weights.draw(rng)).filter(|point| domain.is_feasible(point));
+            if let Some(point) = drawn.or_else(|| domain.random(rng)) {
+                let class = domain.class_of(&point);
+                if !self.history.contains(&class) {
+                    proposals.entry(class).or_insert(point);
+                }
+            }
+        }
+    }
+
     /// Fits the surrogate to all scores; a child that diverged counts as the worst.
     fn refit(&mut self) -> bool {
         let scores = self.history.entries().iter().map(|entry| entry.score);
@@ -193,7 +210,11 @@ impl DomainStrategy for GramSearch {
         self.weights.get_or_insert_with(|| DecisionWeights::uniform(domain.decisions()));
         let mut round = Round::default();
         let is_founded = self.history.entries().len() >= self.config.founders && self.refit();
-        let proposals = if is_founded { self.proposals(domain) } else { BTreeMap::new() };
+        let mut proposals = BTreeMap::new();
+        if is_founded {
+            proposals = self.proposals(domain);
+            self.add_draws(&mut proposals, domain, &mut rng);
+        }
         self.known_features = proposals
             .iter()
             .map(|(class, point)| {
@@ -205,7 +226,7 @@ impl DomainStrategy for GramSearch {
             let class = if explores { None } else { self.screen(&proposals, &round) };
             let point = match class {
                 Some(class) => {
-                    if let Some(features) = self.known_features.get(&class) {
+                    if let Some(features) = self.known_features.get(&class).filter(|_| round.len() + 1 < n) {
                         self.surrogate.believe(features);
                     }
                     proposals.get(&class).cloned()

@@ -37,8 +37,8 @@ impl Cholesky {
     }
 }
 
-/// In four independent sums, which compilers turn into vector instructions; the order is fixed, so results are too.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+/// `Σ a·b` in four independent sums, which compilers turn into vector instructions; the order is fixed, so results are too.
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let (a4, a_rest) = a.as_chunks::<4>();
     let (b4, b_rest) = b.as_chunks::<4>();
     let mut sums = [0.0; 4];

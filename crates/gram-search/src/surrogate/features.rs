@@ -1,53 +1,73 @@
 //! What a surrogate sees of a point.
 
+use std::collections::BTreeMap;
+
 use crate::domain::{Domain, Histogram, Point};
 
 /// Features of a class, both parts of unit length.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Features {
     /// One-hot decisions, averaged over the class's members: what was chosen where.
-    choices: Vec<f64>,
+    pub(super) choices: Histogram,
     /// What the points compute, wherever that was chosen.
-    histogram: Histogram,
+    pub(super) computes: Histogram,
 }
 
 impl Features {
     /// Features of a point; equal for all members of its class.
     pub fn of(point: &Point, domain: &dyn Domain) -> Self {
-        let starts: Vec<usize> = domain
-            .decisions()
-            .iter()
-            .scan(0, |next, decision| Some(std::mem::replace(next, *next + usize::from(decision.n_values()))))
-            .collect();
-        let n_choices = domain.decisions().iter().map(|decision| usize::from(decision.n_values())).sum();
-        let mut choices = vec![0.0; n_choices];
-        for member in domain.members(point) {
-            for (start, &value) in starts.iter().zip(member.values()) {
-                choices[start + usize::from(value)] += 1.0;
-            }
-        }
-        let norm = choices.iter().map(|x| x * x).sum::<f64>().sqrt();
-        choices.iter_mut().for_each(|x| *x /= norm.max(f64::MIN_POSITIVE));
-        let histogram = domain.histogram(point);
-        let norm = histogram.dot(&histogram).sqrt().max(f64::MIN_POSITIVE);
-        let histogram = histogram.counts().iter().map(|&(name, count)| (name, count / norm)).collect();
-        Self { choices, histogram }
-    }
-
-    /// Cosine of the decisions and of the histograms; features of one class have 1 and 1.
-    pub fn similarity(&self, other: &Self) -> Similarity {
-        Similarity {
-            choices: self.choices.iter().zip(&other.choices).map(|(a, b)| a * b).sum(),
-            histogram: self.histogram.dot(&other.histogram),
-        }
+        let one_hot = |member: Point| {
+            let choice = |(decision, &value): (usize, &u8)| ((decision as u64) << 8 | u64::from(value), 1.0);
+            member.values().iter().enumerate().map(choice).collect::<Vec<_>>()
+        };
+        let choices: Histogram = domain.members(point).into_iter().flat_map(one_hot).collect();
+        Self { choices: unit(&choices), computes: unit(&domain.histogram(point)) }
     }
 }
 
-/// How much two points have in common, each `0..=1`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Similarity {
-    /// In their decisions.
-    pub choices: f64,
-    /// In what they compute.
-    pub histogram: f64,
+fn unit(counts: &Histogram) -> Histogram {
+    let norm = counts.dot(counts).sqrt().max(f64::MIN_POSITIVE);
+    counts.counts().iter().map(|&(name, count)| (name, count / norm)).collect()
+}
+
+/// Counts of examples by name, so that a point meets only examples with which it has something in common.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Postings {
+    lists: BTreeMap<u64, Vec<(usize, f64)>>,
+    n_examples: usize,
+}
+
+impl Postings {
+    pub(super) fn push(&mut self, counts: &Histogram) {
+        for &(name, count) in counts.counts() {
+            self.lists.entry(name).or_default().push((self.n_examples, count));
+        }
+        self.n_examples += 1;
+    }
+
+    /// The product with every example.
+    pub(super) fn dots(&self, counts: &Histogram) -> Vec<f64> {
+        let mut dots = vec![0.0; self.n_examples];
+        for (name, count) in counts.counts() {
+            for &(example, theirs) in self.lists.get(name).into_iter().flatten() {
+                dots[example] += count * theirs;
+            }
+        }
+        dots
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn postings_multiply_with_every_example() {
+        let examples: Vec<Histogram> =
+            vec![[(1, 2.0), (5, 1.0)].into_iter().collect(), [(2, 3.0)].into_iter().collect(), Histogram::default()];
+        let mut postings = Postings::default();
+        examples.iter().for_each(|example| postings.push(example));
+        let other: Histogram = [(1, 1.0), (2, 2.0), (9, 4.0)].into_iter().collect();
+        assert_eq!(postings.dots(&other), examples.iter().map(|example| example.dot(&other)).collect::<Vec<_>>());
+    }
 }

@@ -1,7 +1,7 @@
 //! Kernel ridge regression as a Gaussian process.
 
-use super::cholesky::Cholesky;
-use super::features::Similarity;
+use super::cholesky::{Cholesky, dot};
+use super::features::Postings;
 use super::targets::normal_scores;
 use super::{Features, Prediction, Surrogate, SurrogateError};
 
@@ -23,80 +23,111 @@ impl Default for KernelRidgeConfig {
 
 /// A Gaussian process on ranks of scores with a kernel of degree two: `k = s/2 + s²/2` of a similarity `s` of [`Features`].
 ///
-/// `s` gives every choice and every part a weight of its own, `s²` every pair of them. Exact: a Cholesky factor of all examples.
+/// `s` gives every choice and every part a weight of its own, `s²` every pair of them. Exact: every setting has a Cholesky factor of all
+/// examples, which grows by a row with each.
 /// # Complexity
-/// `O(settings · n³)` for a fit to `n` examples, `O(n²)` for a prediction; made for a few hundred examples.
+/// `O(settings · n²)` for an example and for a fit to `n` of them, `O(n²)` for a prediction; made for a few hundred examples.
 #[derive(Clone, Debug)]
 pub struct KernelRidge {
-    config: KernelRidgeConfig,
-    examples: Vec<Features>,
-    /// Of each example to those before it.
-    similarities: Vec<Vec<Similarity>>,
+    settings: Vec<Setting>,
+    choices: Postings,
+    computes: Postings,
+    n_examples: usize,
     fitted: Option<Fit>,
-    /// Points that are believed, after the examples.
-    believed: Vec<Features>,
+}
+
+/// A share and a noise, with the factor of the examples' kernel matrix; `None` once that is not positive definite.
+#[derive(Clone, Debug)]
+struct Setting {
+    share: f64,
+    noise: f64,
+    factor: Option<Cholesky>,
 }
 
 #[derive(Clone, Debug)]
 struct Fit {
-    share: f64,
-    noise: f64,
-    n_examples: usize,
-    factor: Cholesky,
-    /// `L⁻¹·z`, with zeros for what is believed.
+    setting: usize,
+    /// `L⁻¹·z`.
     whitened: Vec<f64>,
     /// Variance of the kernel's scale.
     variance: f64,
     log_likelihood: f64,
+    /// Points that are believed: what they have in common with the examples, whitened, and a factor of what that leaves.
+    believed: Vec<(Features, Vec<f64>)>,
+    belief: Cholesky,
 }
 
 impl KernelRidge {
     /// A surrogate without examples.
     pub fn new(config: KernelRidgeConfig) -> Self {
-        Self { config, examples: Vec::new(), similarities: Vec::new(), fitted: None, believed: Vec::new() }
+        let KernelRidgeConfig { choice_shares, noises } = config;
+        let settings = choice_shares.iter().flat_map(|&share| {
+            noises.iter().map(move |&noise| Setting { share, noise, factor: Some(Cholesky::default()) })
+        });
+        let (choices, computes) = (Postings::default(), Postings::default());
+        Self { settings: settings.collect(), choices, computes, n_examples: 0, fitted: None }
     }
 
     /// Share and noise of the last fit.
     pub fn setting(&self) -> Option<(f64, f64)> {
-        self.fitted.as_ref().map(|fit| (fit.share, fit.noise))
+        self.fitted.as_ref().map(|fit| (self.settings[fit.setting].share, self.settings[fit.setting].noise))
     }
 
-    fn fit_with(&self, share: f64, noise: f64, targets: &[f64]) -> Option<Fit> {
-        let mut factor = Cholesky::default();
-        for similarities in &self.similarities {
-            let row: Vec<f64> = similarities.iter().map(|&similarity| kernel(share, similarity)).collect();
-            if !factor.push(&row, 1.0 + noise) {
-                return None;
-            }
+    /// Covariances with all examples, whitened: `L⁻¹·k`.
+    fn whiten(&self, setting: &Setting, features: &Features, n_examples: usize) -> Vec<f64> {
+        let (choices, computes) = (self.choices.dots(&features.choices), self.computes.dots(&features.computes));
+        let both = choices.into_iter().zip(computes).take(n_examples);
+        let row: Vec<f64> = both.map(|(choices, computes)| kernel(setting.share, choices, computes)).collect();
+        setting.factor.as_ref().map_or_else(Vec::new, |factor| factor.solve(&row))
+    }
+
+    /// What the examples and the beliefs do not explain of a point's variance 1, and the mean.
+    fn posterior(&self, fit: &Fit, features: &Features) -> (f64, f64) {
+        let setting = &self.settings[fit.setting];
+        let white = self.whiten(setting, features, fit.whitened.len());
+        let mean = dot(&white, &fit.whitened);
+        let mut rest = 1.0 - dot(&white, &white);
+        if !fit.believed.is_empty() {
+            let common = fit.belief.solve(&self.belief_row(fit, features, &white));
+            rest -= dot(&common, &common);
         }
-        let whitened = factor.solve(targets);
-        let n = targets.len() as f64;
-        // Equal scores leave no variance to explain.
-        let variance = (whitened.iter().map(|x| x * x).sum::<f64>() / n).max(1e-9);
-        let log_likelihood = -0.5 * n * variance.ln() - factor.half_log_determinant();
-        Some(Fit { share, noise, n_examples: targets.len(), factor, whitened, variance, log_likelihood })
+        (mean, rest.max(0.0))
     }
 
-    fn covariances(&self, fit: &Fit, features: &Features) -> Vec<f64> {
-        let known = self.examples[..fit.n_examples].iter().chain(&self.believed);
-        known.map(|example| kernel(fit.share, example.similarity(features))).collect()
+    /// Covariances with the believed points, given the examples.
+    fn belief_row(&self, fit: &Fit, features: &Features, white: &[f64]) -> Vec<f64> {
+        let share = self.settings[fit.setting].share;
+        let common = |(other, theirs): &(Features, Vec<f64>)| {
+            let (choices, computes) = (other.choices.dot(&features.choices), other.computes.dot(&features.computes));
+            kernel(share, choices, computes) - dot(theirs, white)
+        };
+        fit.believed.iter().map(common).collect()
     }
 }
 
 /// 1 for equal features.
-fn kernel(share: f64, similarity: Similarity) -> f64 {
-    let s = share * similarity.choices + (1.0 - share) * similarity.histogram;
+fn kernel(share: f64, choices: f64, computes: f64) -> f64 {
+    let s = share * choices + (1.0 - share) * computes;
     0.5 * s + 0.5 * s * s
 }
 
 impl Surrogate for KernelRidge {
     fn observe(&mut self, features: Features) {
-        self.similarities.push(self.examples.iter().map(|example| example.similarity(&features)).collect());
-        self.examples.push(features);
+        let (choices, computes) = (self.choices.dots(&features.choices), self.computes.dots(&features.computes));
+        for setting in &mut self.settings {
+            let both = choices.iter().zip(&computes);
+            let row: Vec<f64> = both.map(|(&choices, &computes)| kernel(setting.share, choices, computes)).collect();
+            if setting.factor.as_mut().is_some_and(|factor| !factor.push(&row, 1.0 + setting.noise)) {
+                setting.factor = None;
+            }
+        }
+        self.choices.push(&features.choices);
+        self.computes.push(&features.computes);
+        self.n_examples += 1;
     }
 
     fn fit(&mut self, scores: &[f64]) -> Result<(), SurrogateError> {
-        let examples = self.examples.len();
+        let examples = self.n_examples;
         if scores.len() != examples {
             return Err(SurrogateError::Count { examples, scores: scores.len() });
         }
@@ -105,37 +136,44 @@ impl Surrogate for KernelRidge {
         }
         let targets = normal_scores(scores);
         let mut best: Option<Fit> = None;
-        for &share in &self.config.choice_shares {
-            for &noise in &self.config.noises {
-                if let Some(fit) = self.fit_with(share, noise, &targets)
-                    && best.as_ref().is_none_or(|best| fit.log_likelihood > best.log_likelihood)
-                {
+        for (index, setting) in self.settings.iter().enumerate() {
+            if let Some(factor) = &setting.factor {
+                let fit = Fit::new(index, factor, &targets);
+                if best.as_ref().is_none_or(|best| fit.log_likelihood > best.log_likelihood) {
                     best = Some(fit);
                 }
             }
         }
         self.fitted = Some(best.ok_or(SurrogateError::NotPositiveDefinite { examples })?);
-        self.believed.clear();
         Ok(())
     }
 
     fn predict(&self, features: &Features) -> Prediction {
         let Some(fit) = &self.fitted else { return Prediction { mean: 0.0, sd: 1.0 } };
-        let white = fit.factor.solve(&self.covariances(fit, features));
-        let mean = white.iter().zip(&fit.whitened).map(|(a, b)| a * b).sum();
-        let explained: f64 = white.iter().map(|x| x * x).sum();
-        Prediction { mean, sd: (fit.variance * (1.0 - explained).max(0.0)).sqrt() }
+        let (mean, rest) = self.posterior(fit, features);
+        Prediction { mean, sd: (fit.variance * rest).sqrt() }
     }
 
     fn believe(&mut self, features: &Features) {
-        let Some(fit) = &self.fitted else { return };
-        let row = self.covariances(fit, features);
-        if let Some(fit) = &mut self.fitted
-            && fit.factor.push(&row, 1.0 + fit.noise)
-        {
-            fit.whitened.push(0.0);
-            self.believed.push(features.clone());
+        let Some(mut fit) = self.fitted.take() else { return };
+        let setting = &self.settings[fit.setting];
+        let white = self.whiten(setting, features, fit.whitened.len());
+        let row = self.belief_row(&fit, features, &white);
+        if fit.belief.push(&row, 1.0 + setting.noise - dot(&white, &white)) {
+            fit.believed.push((features.clone(), white));
         }
+        self.fitted = Some(fit);
+    }
+}
+
+impl Fit {
+    fn new(setting: usize, factor: &Cholesky, targets: &[f64]) -> Self {
+        let whitened = factor.solve(targets);
+        let n = targets.len().max(1) as f64;
+        // Equal scores leave no variance to explain.
+        let variance = (dot(&whitened, &whitened) / n).max(1e-9);
+        let log_likelihood = -0.5 * n * variance.ln() - factor.half_log_determinant();
+        Self { setting, whitened, variance, log_likelihood, believed: Vec::new(), belief: Cholesky::default() }
     }
 }
 

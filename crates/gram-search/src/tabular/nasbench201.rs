@@ -254,6 +254,6 @@ mod tests {
         ] {
             assert_eq!(parse(field).unwrap_err(), expected);
         }
-        assert!(parse(&vec!["|a~0|"; 9].join("+")).is_err());
+        assert!(parse(&["|a~0|"; 9].join("+")).is_err());
     }
 }
