@@ -63,6 +63,7 @@
 //! ```
 
 mod config;
+pub mod domain;
 mod evaluator;
 mod executor;
 mod files;
@@ -71,9 +72,12 @@ mod observer;
 mod preflight;
 mod report;
 mod sealed;
+pub mod strategies;
 mod strategy;
 mod streams;
 mod study;
+pub mod surrogate;
+pub mod tabular;
 
 pub use config::{ConfigError, StrategyKind, StudyConfig, UnknownStrategy};
 pub use evaluator::{BadEvalKey, EvalKey, Evaluator, EvaluatorError, Job, Outcome};
