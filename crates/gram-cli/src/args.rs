@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use gram_ir::Shape;
 use gram_train::DeviceChoice;
 
+use crate::commands::bench::tabular::TabularArgs;
+
 /// Hardware-aware neural architecture search: small fast networks from labelled images and hard limits.
 #[derive(Debug, Parser)]
 #[command(name = "gram", version, propagate_version = true, max_term_width = 110)]
@@ -296,6 +298,10 @@ pub(crate) enum BenchCommand {
     Step(StepArgs),
     /// Fused multiply-adds from registers that the cores can do: what shares of the peak are of
     Peak(PeakArgs),
+    /// Searches on a table of trained architectures: evaluations until the best, regret, comparison of strategies
+    ///
+    /// A search sees the validation column alone and is judged by the test column. Searches differ by their seed.
+    Tabular(TabularArgs),
 }
 
 #[derive(Args, Debug)]

@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let count = |key: &str, default: usize| -> Result<NonZeroUsize, Box<dyn Error>> {
         NonZeroUsize::new(number(key, default)?).ok_or_else(|| format!("{key} is at least 1").into())
     };
-    let names = keys.get("strategies").copied().unwrap_or("gram,local-search,evolution,random");
+    let names = keys.get("strategies").copied().unwrap_or("gram,local,evolution,random");
     let mut strategies = names.split(',').map(str::parse::<StrategyName>).collect::<Result<Vec<_>, _>>()?;
     let limit = keys.get("limit").map(|path| -> Result<CostLimit, Box<dyn Error>> {
         let column = keys.get("device").ok_or("limit needs device")?.to_string();

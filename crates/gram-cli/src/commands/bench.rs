@@ -1,7 +1,9 @@
 //! `gram bench …`.
 
 mod peak;
+mod regret;
 mod step;
+pub(crate) mod tabular;
 
 use gram_kernels::IsaKind;
 
@@ -12,6 +14,7 @@ pub(crate) fn run(command: &BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Step(args) => step::run(args),
         BenchCommand::Peak(args) => peak::run(args),
+        BenchCommand::Tabular(args) => tabular::run(args),
     }
 }
 

@@ -50,7 +50,7 @@ impl LocalSearch {
 
 impl DomainStrategy for LocalSearch {
     fn name(&self) -> &'static str {
-        "local-search"
+        "local"
     }
 
     fn ask(&mut self, n: usize, domain: &dyn Domain) -> Vec<Point> {

@@ -108,6 +108,7 @@ pub enum StrategyName {
     /// [`RandomSearch`].
     Random,
     /// [`LocalSearch`].
+    #[serde(rename = "local")]
     LocalSearch,
     /// [`RegularisedEvolution`].
     Evolution,
@@ -124,7 +125,7 @@ impl StrategyName {
         match self {
             Self::Gram => "gram",
             Self::Random => "random",
-            Self::LocalSearch => "local-search",
+            Self::LocalSearch => "local",
             Self::Evolution => "evolution",
             Self::Autoshrink => "autoshrink",
         }
@@ -146,7 +147,7 @@ impl FromStr for StrategyName {
     type Err = TabularError;
 
     fn from_str(name: &str) -> Result<Self, TabularError> {
-        let available = "gram, random, local-search, evolution, autoshrink";
+        let available = "gram, random, local, evolution, autoshrink";
         let unknown = || TabularError::Unknown { what: "strategy", name: name.to_owned(), available };
         Self::ALL.into_iter().find(|strategy| strategy.name() == name).ok_or_else(unknown)
     }

@@ -93,3 +93,10 @@ pub enum TabularError {
         available: &'static str,
     },
 }
+
+impl TabularError {
+    /// Whether a file is wrong; else what was asked for is.
+    pub fn is_about_data(&self) -> bool {
+        matches!(self, Self::Read { .. } | Self::TooLarge { .. } | Self::Line { .. } | Self::Table { .. })
+    }
+}

@@ -255,4 +255,15 @@ impl TabularReport {
             comparisons,
         }
     }
+    /// The strategy's own figures.
+    pub fn figures(&self) -> StrategyFigures {
+        StrategyFigures {
+            strategy: self.config.strategy,
+            evaluations_to_best: self.evaluations_to_best,
+            evaluations_to_top_0_1_percent: self.evaluations_to_top_0_1_percent,
+            evaluations_to_top_1_percent: self.evaluations_to_top_1_percent,
+            mean_test_at: self.mean_test_at.clone(),
+            regret: self.regret.clone(),
+        }
+    }
 }
