@@ -116,6 +116,12 @@ pub(crate) struct SearchArgs {
 pub(crate) enum StrategyArg {
     /// The meta-graph: ancestral sampling and graph propagation
     Gram,
+    /// Removes, for good, the edge whose removal scores best
+    Autoshrink,
+    /// Regularised evolution: the oldest of a population goes
+    Evolution,
+    /// The best neighbour by one edit, over and over, from new starts
+    Local,
     /// Independent draws from the untouched meta-graph
     Random,
 }

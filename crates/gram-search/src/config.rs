@@ -7,7 +7,8 @@ use gram_ir::{Limits, Shape, Space};
 use gram_meta::{MetaConfig, MetaGraph, MetaGraphError};
 use serde::{Deserialize, Serialize};
 
-use crate::{GramStrategy, RandomStrategy, Strategy};
+use crate::strategies::{AutoShrink, EvolutionConfig, LocalSearch, RegularisedEvolution};
+use crate::{DomainSearch, GramStrategy, RandomStrategy, Strategy};
 
 /// Everything that decides a study's course, besides its evaluator. How many evaluations run at a time is not part of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,17 +51,26 @@ pub enum StrategyKind {
     Gram,
     /// [`RandomStrategy`].
     Random,
+    /// [`RegularisedEvolution`].
+    Evolution,
+    /// [`LocalSearch`].
+    Local,
+    /// [`AutoShrink`].
+    Autoshrink,
 }
 
 impl StrategyKind {
     /// Every strategy, in the order of the command line's help.
-    pub const ALL: [Self; 2] = [Self::Gram, Self::Random];
+    pub const ALL: [Self; 5] = [Self::Gram, Self::Autoshrink, Self::Evolution, Self::Local, Self::Random];
 
     /// The name in files and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Gram => "gram",
             Self::Random => "random",
+            Self::Evolution => "evolution",
+            Self::Local => "local",
+            Self::Autoshrink => "autoshrink",
         }
     }
 }
@@ -82,7 +92,7 @@ impl FromStr for StrategyKind {
 
 /// A strategy that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a strategy; there are gram and random")]
+#[error("`{0}` is not a strategy; there are gram, autoshrink, evolution, local and random")]
 pub struct UnknownStrategy(pub String);
 
 impl StudyConfig {
@@ -116,9 +126,15 @@ impl StudyConfig {
     /// [`MetaGraphError`] if space or hyper-parameters are not usable.
     pub fn build_strategy(&self) -> Result<Box<dyn Strategy>, MetaGraphError> {
         let meta = self.initial_meta_graph()?;
+        let on_children = |meta, inner| Box::new(DomainSearch::new(meta, inner));
         Ok(match self.strategy {
             StrategyKind::Gram => Box::new(GramStrategy::new(meta)),
             StrategyKind::Random => Box::new(RandomStrategy::new(meta)),
+            StrategyKind::Evolution => {
+                on_children(meta, Box::new(RegularisedEvolution::new(self.seed, EvolutionConfig::default())))
+            }
+            StrategyKind::Local => on_children(meta, Box::new(LocalSearch::new(self.seed))),
+            StrategyKind::Autoshrink => on_children(meta, Box::new(AutoShrink::new(self.seed))),
         })
     }
 }

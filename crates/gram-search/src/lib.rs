@@ -62,6 +62,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cell_domain;
 mod config;
 pub mod domain;
 mod evaluator;
@@ -79,6 +80,7 @@ mod study;
 pub mod surrogate;
 pub mod tabular;
 
+pub use cell_domain::CellDomain;
 pub use config::{ConfigError, StrategyKind, StudyConfig, UnknownStrategy};
 pub use evaluator::{BadEvalKey, EvalKey, Evaluator, EvaluatorError, Job, Outcome};
 pub use executor::{Done, Evaluation, Executor, LocalExecutor};
@@ -88,7 +90,7 @@ pub use observer::{Observer, Progress};
 pub use preflight::{CostRange, Feasibility, Preflight, PreflightError, StageSize, cheapest_child, preflight};
 pub use report::{ChildSummary, StudyReport, pareto_front, pareto_json};
 pub use strategy::{
-    AskError, Context, Fitted, GramStrategy, Lesson, Prior, Proposal, Pruned, RandomStrategy, Strategy,
+    AskError, Context, DomainSearch, Fitted, GramStrategy, Lesson, Prior, Proposal, Pruned, RandomStrategy, Strategy,
     TRIES_PER_NEW_CHILD, TellError, Tilt, probe_prior,
 };
 pub use streams::{child_seed, try_stream};

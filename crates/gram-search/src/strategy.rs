@@ -1,18 +1,20 @@
 //! Strategies: who decides which children to evaluate next, by ask and tell.
 
+mod domain_search;
 mod draw;
 mod gram;
 mod random;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gram_ir::{CanonicalKey, Cell, Macs, Params};
+use gram_ir::{CanonicalKey, Cell, LowerError, Macs, Params};
 use gram_meta::{Converged, MetaGraph, MetaGraphError, PropagateError, SampleError};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::{Candidate, Gate, PreflightError, Refusal, try_stream};
 
+pub use domain_search::DomainSearch;
 pub use draw::{Fitted, TRIES_PER_NEW_CHILD, Tilt, probe_prior};
 pub use gram::GramStrategy;
 pub use random::RandomStrategy;
@@ -164,6 +166,12 @@ pub enum AskError {
     /// A child that does not fit its meta-graph.
     #[error(transparent)]
     Meta(#[from] MetaGraphError),
+    /// Not even the smallest networks of the space can be lowered.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    /// A child that the domain allows and the gate refuses: a bug.
+    #[error("a proposed child is refused: {0}")]
+    Refused(#[from] Refusal),
     /// The study is to stop.
     #[error("interrupted")]
     Interrupted,

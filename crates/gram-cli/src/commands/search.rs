@@ -62,6 +62,9 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     let device = args.device.open().map_err(train_failure)?;
     let strategy = args.strategy.map(|strategy| match strategy {
         StrategyArg::Gram => gram_search::StrategyKind::Gram,
+        StrategyArg::Autoshrink => gram_search::StrategyKind::Autoshrink,
+        StrategyArg::Evolution => gram_search::StrategyKind::Evolution,
+        StrategyArg::Local => gram_search::StrategyKind::Local,
         StrategyArg::Random => gram_search::StrategyKind::Random,
     });
     // What is free is asked before images take a part of it. Trainings on a GPU take its memory, not this machine's.

@@ -1,0 +1,173 @@
+//! A study's children as a search domain: one decision per candidate edge, and one per node where operators are searched.
+
+use gram_ir::{CellNodeId, Limits, LowerError, MIN_LIVE_NODES, Shape, Space, SpaceCosts};
+use gram_meta::{Child, MetaGraph, MetaStage, StageEdges};
+use rand_chacha::ChaCha8Rng;
+
+use crate::Gate;
+use crate::domain::{ClassKey, Decision, Domain, FunctionGraph, Histogram, Point};
+use crate::strategy::Tilt;
+
+/// Nodes of a [`FunctionGraph`] that are no operators: a stage's input.
+const INPUT_LABEL: u32 = 0;
+/// Labels of a stage's operators begin at this multiple of its number.
+const STAGE_LABELS: u32 = 256;
+
+/// Children of a meta-graph within hard limits.
+///
+/// Edges from dead nodes are decisions like all others, but mean nothing: points that differ in them only are one class, as are points whose
+/// graphs are isomorphic.
+///
+/// # Departs from [`Domain`]'s contract
+/// A class can have astronomically many members; only the point itself is listed. So edits start from the member that was evaluated, and
+/// what a surrogate sees of positions, as opposed to the function, depends on it.
+#[derive(Debug)]
+pub struct CellDomain {
+    meta: MetaGraph,
+    tilt: Option<Tilt>,
+    space: Space,
+    input: Shape,
+    num_classes: usize,
+    limits: Limits,
+    costs: SpaceCosts,
+    decisions: Vec<Decision>,
+    /// Whether a decision is one about an edge.
+    is_edge: Vec<bool>,
+}
+
+impl CellDomain {
+    /// The children of `meta`, which also draws the random ones, leaning as `tilt` says, that pass the gate.
+    ///
+    /// # Errors
+    /// [`LowerError`] if not even the space's smallest networks can be lowered.
+    pub fn new(meta: MetaGraph, tilt: Option<Tilt>, gate: &Gate<'_>) -> Result<Self, LowerError> {
+        let costs = SpaceCosts::new(gate.space, gate.input, gate.num_classes)?;
+        let (mut decisions, mut is_edge) = (Vec::new(), Vec::new());
+        for (index, stage) in meta.stages().iter().enumerate() {
+            let edge = |(from, to, _): (CellNodeId, CellNodeId, &f64)| {
+                Decision::new(format!("stage {index}: {} -> {}", from.0, to.0), 2)
+            };
+            decisions.extend(stage.weights().iter().map(edge));
+            is_edge.resize(decisions.len(), true);
+            if let Some(menu) = menu(stage) {
+                let node = |node: usize| Decision::new(format!("stage {index}: operator {node}"), menu);
+                decisions.extend((1..stage.n_nodes()).map(node));
+                is_edge.resize(decisions.len(), false);
+            }
+        }
+        let (space, limits) = (gate.space.clone(), *gate.limits);
+        let (input, num_classes) = (gate.input, gate.num_classes);
+        Ok(Self { meta, tilt, space, input, num_classes, limits, costs, decisions, is_edge })
+    }
+
+    /// The child of a point.
+    pub fn child(&self, point: &Point) -> Child {
+        let mut values = point.values();
+        let mut next = |n: usize| {
+            let (own, rest) = values.split_at(n.min(values.len()));
+            values = rest;
+            own
+        };
+        let stage = |stage: &MetaStage| {
+            let edges = next(stage.weights().values().len());
+            let kept = stage.weights().iter().zip(edges).filter(|(_, value)| **value == 1);
+            let kept = StageEdges::new(stage.n_nodes(), kept.map(|((from, to, _), _)| (from, to)));
+            match stage.op_weights() {
+                None => kept,
+                Some(searched) => {
+                    let ops = next(stage.n_nodes() - 1);
+                    kept.with_ops(|node| searched.menu()[usize::from(ops[node.index() - 1])])
+                }
+            }
+        };
+        Child::new(self.meta.stages().iter().map(stage).collect())
+    }
+
+    /// A point of a child. Operators of dead nodes are the menu's first.
+    pub fn point(&self, child: &Child) -> Point {
+        let mut values = Vec::with_capacity(self.decisions.len());
+        for (stage, kept) in self.meta.stages().iter().zip(child.stages()) {
+            values.extend(stage.weights().iter().map(|(from, to, _)| u8::from(kept.contains(from, to))));
+            if let Some(searched) = stage.op_weights() {
+                let place = |node: usize| {
+                    let op = kept.op(CellNodeId(node as u16));
+                    searched.menu().iter().position(|&on_menu| Some(on_menu) == op).unwrap_or(0) as u8
+                };
+                values.extend((1..stage.n_nodes()).map(place));
+            }
+        }
+        Point::from(values)
+    }
+
+    /// The meta-graph that draws the random children.
+    pub fn meta(&self) -> &MetaGraph {
+        &self.meta
+    }
+
+    fn keeps_limits(&self, child: &Child) -> bool {
+        self.meta.cost(&self.costs, child).is_some_and(|cost| self.limits.allow(&cost))
+    }
+}
+
+/// Operators to choose from; none where they are dealt out.
+fn menu(stage: &MetaStage) -> Option<u8> {
+    stage.op_weights().map(|searched| u8::try_from(searched.menu().len()).unwrap_or(u8::MAX))
+}
+
+impl Domain for CellDomain {
+    fn decisions(&self) -> &[Decision] {
+        &self.decisions
+    }
+
+    fn is_feasible(&self, point: &Point) -> bool {
+        let child = self.child(point);
+        let is_structured = |stage: &StageEdges| {
+            stage.n_live_operators() >= MIN_LIVE_NODES && stage.max_in_degree() <= self.meta.max_in_degree()
+        };
+        child.stages().iter().all(is_structured) && self.keeps_limits(&child)
+    }
+
+    fn class_of(&self, point: &Point) -> ClassKey {
+        let cells = self.meta.cells(&self.child(point)).expect("invariant: a point's child is of this meta-graph");
+        ClassKey::of_bytes(self.space.assemble(self.input, self.num_classes, &cells).canonical_key().as_bytes())
+    }
+
+    fn histogram(&self, point: &Point) -> Histogram {
+        let child = self.child(point);
+        let (mut labels, mut edges) = (vec![INPUT_LABEL], Vec::new());
+        for (index, (stage, kept)) in self.meta.stages().iter().zip(child.stages()).enumerate() {
+            let input = labels.len() - 1;
+            let mut place = vec![input; stage.n_nodes()];
+            let mut is_leaf = vec![false; stage.n_nodes()];
+            let live = (1..stage.n_nodes()).filter(|&node| kept.is_live(CellNodeId(node as u16)));
+            for node in live {
+                let op = kept.op(CellNodeId(node as u16)).unwrap_or(stage.ops()[node - 1]);
+                place[node] = labels.len();
+                is_leaf[node] = true;
+                labels.push(STAGE_LABELS * (index as u32 + 1) + op as u32);
+            }
+            for (from, to) in kept.edges() {
+                is_leaf[from.index()] = false;
+                edges.push((place[from.index()], place[to.index()]));
+            }
+            // The next stage's input, or the head's.
+            let output = labels.len();
+            labels.push(STAGE_LABELS * (index as u32 + 2) - 1);
+            edges.extend((1..stage.n_nodes()).filter(|&node| is_leaf[node]).map(|node| (place[node], output)));
+        }
+        FunctionGraph::new(labels, &edges).expect("invariant: edges lead upwards").histogram()
+    }
+
+    fn removal(&self, decision: usize) -> Option<u8> {
+        self.is_edge.get(decision)?.then_some(0)
+    }
+
+    fn random(&self, rng: &mut ChaCha8Rng) -> Option<Point> {
+        let accept = |child: &Child| self.keeps_limits(child);
+        let child = match &self.tilt {
+            None => self.meta.sample(rng, &accept),
+            Some(tilt) => self.meta.tilted(&tilt.witness, tilt.share).ok()?.sample(rng, &accept),
+        };
+        child.ok().map(|child| self.point(&child))
+    }
+}

@@ -1,0 +1,104 @@
+//! A study's children as a search domain.
+
+mod toy;
+
+use gram_ir::{Limits, Macs, NodeOperators, Shape, Space};
+use gram_meta::{MetaConfig, MetaGraph};
+use gram_search::domain::Domain;
+use gram_search::strategies::{AutoShrink, DomainStrategy, EvolutionConfig, LocalSearch, RegularisedEvolution};
+use gram_search::{CellDomain, Gate};
+use proptest::prelude::*;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+const INPUT: Shape = Shape::chw(3, 8, 8);
+
+fn space(nodes: &[usize], searched: bool) -> Space {
+    let node_operators = if searched { NodeOperators::Searched } else { NodeOperators::Dealt };
+    Space { node_operators, ..toy::space(nodes) }
+}
+
+fn meta(space: &Space, seed: u64) -> MetaGraph {
+    MetaGraph::new(space, MetaConfig::default(), seed).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Random points and their neighbours pass the gate; a point and its child say the same; classes are the gate's graphs.
+    #[test]
+    fn points_are_children(
+        nodes in prop::collection::vec(4_usize..8, 1..3),
+        searched: bool,
+        seed in 0_u64..1000,
+        share in 0.4..1.0_f64,
+    ) {
+        let space = space(&nodes, searched);
+        let free = gram_search::preflight(&space, INPUT, 10, &Limits::default(), seed).unwrap();
+        let limit = free.macs.min + (share * (free.macs.max - free.macs.min) as f64) as u64;
+        let limits = Limits { max_macs: Some(Macs(limit)), max_params: None };
+        let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits: &limits };
+        let domain = CellDomain::new(meta(&space, seed), None, &gate).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let point = domain.random(&mut rng).unwrap();
+        let mut points = domain.neighbours(&point);
+        points.push(point.clone());
+        let mut classes = std::collections::BTreeMap::new();
+        for point in &points {
+            prop_assert!(domain.is_feasible(point));
+            let child = domain.child(point);
+            let again = domain.point(&child);
+            prop_assert_eq!(&domain.child(&again), &child);
+            prop_assert_eq!(domain.class_of(&again), domain.class_of(point));
+            prop_assert_eq!(domain.histogram(&again), domain.histogram(point));
+            let candidate = gate.admit(domain.meta().cells(&child).unwrap()).unwrap();
+            prop_assert_eq!(classes.insert(domain.class_of(point), candidate.graph.clone()), None, "classes of neighbours differ");
+        }
+        let graphs: std::collections::BTreeSet<_> = classes.values().collect();
+        prop_assert_eq!(graphs.len(), classes.len(), "a class is a graph");
+    }
+}
+
+/// Children that are equal up to renaming are one class with one histogram.
+#[test]
+fn renamed_children_are_one_class() {
+    let space = Space { operators: vec![gram_ir::CellOp::Conv1x1], ..space(&[5], false) };
+    let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits: &Limits::default() };
+    let domain = CellDomain::new(meta(&space, 1), None, &gate).unwrap();
+    let child = |edges: &[(u16, u16)]| {
+        let edges = edges.iter().map(|&(from, to)| (gram_ir::CellNodeId(from), gram_ir::CellNodeId(to)));
+        domain.point(&gram_meta::Child::new(vec![gram_meta::StageEdges::new(5, edges)]))
+    };
+    let (a, b, other) =
+        (child(&[(0, 1), (0, 2), (1, 3)]), child(&[(0, 1), (0, 3), (3, 4)]), child(&[(0, 1), (1, 2), (2, 3)]));
+    assert_ne!(a, b);
+    assert_eq!((domain.class_of(&a), domain.histogram(&a)), (domain.class_of(&b), domain.histogram(&b)));
+    assert_ne!(domain.class_of(&a), domain.class_of(&other));
+    assert_ne!(domain.histogram(&a), domain.histogram(&other));
+}
+
+/// Every strategy asks for new classes only, and its points are feasible.
+#[test]
+fn strategies_search_children() {
+    let space = space(&[6, 6], true);
+    let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits: &Limits::default() };
+    let domain = CellDomain::new(meta(&space, 3), None, &gate).unwrap();
+    let strategies: [Box<dyn DomainStrategy>; 3] = [
+        Box::new(AutoShrink::new(1)),
+        Box::new(LocalSearch::new(1)),
+        Box::new(RegularisedEvolution::new(1, EvolutionConfig::default())),
+    ];
+    for mut strategy in strategies {
+        let mut classes = std::collections::BTreeSet::new();
+        for _ in 0..10 {
+            let points = strategy.ask(4, &domain);
+            assert!(!points.is_empty(), "{}", strategy.name());
+            for point in &points {
+                assert!(domain.is_feasible(point) && classes.insert(domain.class_of(point)), "{}", strategy.name());
+            }
+            let scores: Vec<Option<f64>> =
+                points.iter().map(|point| Some(domain.child(point).stages()[0].n_edges() as f64)).collect();
+            strategy.tell(&scores, &domain);
+        }
+    }
+}
