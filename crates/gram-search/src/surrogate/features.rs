@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::domain::{Domain, Histogram, Point};
 
-/// Features of a class, both parts of unit length.
+/// Features of a class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Features {
-    /// One-hot decisions, averaged over the class's members: what was chosen where.
+    /// One-hot decisions, averaged over the class's members and of unit length: what was chosen where.
     pub(super) choices: Histogram,
-    /// What the points compute, wherever that was chosen.
+    /// Roots of the counts of what the points compute, wherever that was chosen: not scaled, for size matters.
     pub(super) computes: Histogram,
 }
 
@@ -21,7 +21,8 @@ impl Features {
             member.values().iter().enumerate().map(choice).collect::<Vec<_>>()
         };
         let choices: Histogram = domain.members(point).into_iter().flat_map(one_hot).collect();
-        Self { choices: unit(&choices), computes: unit(&domain.histogram(point)) }
+        let computes = domain.histogram(point).counts().iter().map(|&(name, count)| (name, count.sqrt())).collect();
+        Self { choices: unit(&choices), computes }
     }
 }
 

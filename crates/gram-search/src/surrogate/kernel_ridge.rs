@@ -32,7 +32,11 @@ pub struct KernelRidge {
     settings: Vec<Setting>,
     choices: Postings,
     computes: Postings,
-    n_examples: usize,
+    examples: Vec<Features>,
+    /// Mean square of what the examples of the first fit compute; products are divided by it.
+    scale: f64,
+    /// Examples in the factors.
+    n_factored: usize,
     fitted: Option<Fit>,
 }
 
@@ -65,7 +69,15 @@ impl KernelRidge {
             noises.iter().map(move |&noise| Setting { share, noise, factor: Some(Cholesky::default()) })
         });
         let (choices, computes) = (Postings::default(), Postings::default());
-        Self { settings: settings.collect(), choices, computes, n_examples: 0, fitted: None }
+        Self {
+            settings: settings.collect(),
+            choices,
+            computes,
+            examples: Vec::new(),
+            scale: 1.0,
+            n_factored: 0,
+            fitted: None,
+        }
     }
 
     /// Share and noise of the last fit.
@@ -73,20 +85,46 @@ impl KernelRidge {
         self.fitted.as_ref().map(|fit| (self.settings[fit.setting].share, self.settings[fit.setting].noise))
     }
 
+    /// Adds the examples since the last fit to the factors.
+    fn extend_factors(&mut self) {
+        if self.n_factored == 0 && !self.examples.is_empty() {
+            let squares: f64 = self.examples.iter().map(|e| e.computes.dot(&e.computes)).sum();
+            self.scale = (squares / self.examples.len() as f64).max(f64::MIN_POSITIVE);
+        }
+        for features in &self.examples[self.n_factored..] {
+            let (choices, computes) = (self.choices.dots(&features.choices), self.computes.dots(&features.computes));
+            for setting in &mut self.settings {
+                let both = choices.iter().zip(&computes).take(self.n_factored);
+                let row: Vec<f64> = both.map(|(&a, &b)| kernel(setting.share, a, b / self.scale)).collect();
+                let own = kernel(setting.share, 1.0, features.computes.dot(&features.computes) / self.scale);
+                if setting.factor.as_mut().is_some_and(|factor| !factor.push(&row, own + setting.noise)) {
+                    setting.factor = None;
+                }
+            }
+            self.n_factored += 1;
+        }
+    }
+
+    /// The prior variance of a point.
+    fn own(&self, share: f64, features: &Features) -> f64 {
+        kernel(share, 1.0, features.computes.dot(&features.computes) / self.scale)
+    }
+
     /// Covariances with all examples, whitened: `L⁻¹·k`.
     fn whiten(&self, setting: &Setting, features: &Features, n_examples: usize) -> Vec<f64> {
         let (choices, computes) = (self.choices.dots(&features.choices), self.computes.dots(&features.computes));
         let both = choices.into_iter().zip(computes).take(n_examples);
-        let row: Vec<f64> = both.map(|(choices, computes)| kernel(setting.share, choices, computes)).collect();
+        let row: Vec<f64> =
+            both.map(|(choices, computes)| kernel(setting.share, choices, computes / self.scale)).collect();
         setting.factor.as_ref().map_or_else(Vec::new, |factor| factor.solve(&row))
     }
 
-    /// What the examples and the beliefs do not explain of a point's variance 1, and the mean.
+    /// What the examples and the beliefs do not explain of a point's variance, and the mean.
     fn posterior(&self, fit: &Fit, features: &Features) -> (f64, f64) {
         let setting = &self.settings[fit.setting];
         let white = self.whiten(setting, features, fit.whitened.len());
         let mean = dot(&white, &fit.whitened);
-        let mut rest = 1.0 - dot(&white, &white);
+        let mut rest = self.own(setting.share, features) - dot(&white, &white);
         if !fit.believed.is_empty() {
             let common = fit.belief.solve(&self.belief_row(fit, features, &white));
             rest -= dot(&common, &common);
@@ -99,13 +137,12 @@ impl KernelRidge {
         let share = self.settings[fit.setting].share;
         let common = |(other, theirs): &(Features, Vec<f64>)| {
             let (choices, computes) = (other.choices.dot(&features.choices), other.computes.dot(&features.computes));
-            kernel(share, choices, computes) - dot(theirs, white)
+            kernel(share, choices, computes / self.scale) - dot(theirs, white)
         };
         fit.believed.iter().map(common).collect()
     }
 }
 
-/// 1 for equal features.
 fn kernel(share: f64, choices: f64, computes: f64) -> f64 {
     let s = share * choices + (1.0 - share) * computes;
     0.5 * s + 0.5 * s * s
@@ -113,27 +150,20 @@ fn kernel(share: f64, choices: f64, computes: f64) -> f64 {
 
 impl Surrogate for KernelRidge {
     fn observe(&mut self, features: Features) {
-        let (choices, computes) = (self.choices.dots(&features.choices), self.computes.dots(&features.computes));
-        for setting in &mut self.settings {
-            let both = choices.iter().zip(&computes);
-            let row: Vec<f64> = both.map(|(&choices, &computes)| kernel(setting.share, choices, computes)).collect();
-            if setting.factor.as_mut().is_some_and(|factor| !factor.push(&row, 1.0 + setting.noise)) {
-                setting.factor = None;
-            }
-        }
         self.choices.push(&features.choices);
         self.computes.push(&features.computes);
-        self.n_examples += 1;
+        self.examples.push(features);
     }
 
     fn fit(&mut self, scores: &[f64]) -> Result<(), SurrogateError> {
-        let examples = self.n_examples;
+        let examples = self.examples.len();
         if scores.len() != examples {
             return Err(SurrogateError::Count { examples, scores: scores.len() });
         }
         if let Some(index) = scores.iter().position(|score| !score.is_finite()) {
             return Err(SurrogateError::Score { index, score: scores[index] });
         }
+        self.extend_factors();
         let targets = normal_scores(scores);
         let mut best: Option<Fit> = None;
         for (index, setting) in self.settings.iter().enumerate() {
@@ -159,7 +189,8 @@ impl Surrogate for KernelRidge {
         let setting = &self.settings[fit.setting];
         let white = self.whiten(setting, features, fit.whitened.len());
         let row = self.belief_row(&fit, features, &white);
-        if fit.belief.push(&row, 1.0 + setting.noise - dot(&white, &white)) {
+        let own = self.own(setting.share, features);
+        if fit.belief.push(&row, own + setting.noise - dot(&white, &white)) {
             fit.believed.push((features.clone(), white));
         }
         self.fitted = Some(fit);
