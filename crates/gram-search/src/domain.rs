@@ -23,8 +23,8 @@ pub const MAX_DRAWS: usize = 10_000;
 /// points, which may be astronomic: `neighbours` is the largest set that is ever listed.
 ///
 /// # Contract
-/// All methods are pure functions. Points with equal [`Domain::class_of`] are equally feasible or differ in nothing that strategies rely on;
-/// their [`Domain::features`] are equal.
+/// All methods are pure functions. Points with equal [`Domain::class_of`] have equal [`Domain::histogram`] and the same
+/// [`Domain::members`]; they may differ in feasibility, for equal functions can have different costs.
 /// # Example
 /// Bit strings of five bits, in which the order of the first two does not matter:
 /// ```
@@ -55,7 +55,8 @@ pub const MAX_DRAWS: usize = 10_000;
 ///
 /// let bits = Bits((0..5).map(|i| Decision::new(format!("bit {i}"), 2)).collect());
 /// let point = Point::from([0, 1, 0, 0, 0]);
-/// assert_eq!(bits.neighbours(&point).len(), 6); // 11000, four bits on (three of them shared), and both of 01 and 10 less one bit: infeasible
+/// // 11000, and one of the other three bits on, which both members reach; no bit on is infeasible.
+/// assert_eq!(bits.neighbours(&point).len(), 4);
 /// ```
 pub trait Domain: Sync {
     /// The decisions; a point has one value for each.
