@@ -11,7 +11,7 @@ use super::{DomainStrategy, History, Round, Streams, new_random};
 /// Neighbours whose class was evaluated earlier are judged by that score for nothing.
 /// # Source
 /// White, Nolen and Savani, Exploring the Loss Landscape in Neural Architecture Search, [arXiv:2005.02960](https://arxiv.org/abs/2005.02960);
-/// taking the first improvement rather than the best of all neighbours is quicker on these tables.
+/// the first improvement is taken rather than the best of all neighbours, which would cost a whole neighbourhood a step.
 #[derive(Clone, Debug)]
 pub struct LocalSearch {
     streams: Streams,
