@@ -219,7 +219,11 @@ fn instruction_sets_and_threads() {
 
 /// Two stages of separable and 1x1 convolutions, as a search draws them.
 fn cell() -> Network {
-    let mut network = Network::new(Shape::chw(3, 16, 16));
+    cell_at(16)
+}
+
+fn cell_at(side: usize) -> Network {
+    let mut network = Network::new(Shape::chw(3, side, side));
     let mut count = 0;
     let mut block = |network: &mut Network, conv: Conv2d, x: NodeId| {
         count += 1;
@@ -245,6 +249,14 @@ fn cell() -> Network {
     let fc = network.add("fc", Op::Linear { c_in: 12, c_out: 10, bias: true }, &[pool]).unwrap();
     network.set_output(fc).unwrap();
     network
+}
+
+/// From the smallest to the largest images, and from one to 512 in a batch.
+#[test]
+fn any_size_and_batch_equals_the_reference() {
+    for (side, n) in [(8, 512), (33, 17), (224, 1)] {
+        check(&cell_at(side), 7, n);
+    }
 }
 
 /// Losses of candle around a whole network on its tape, and a second forward pass before the gradient of the first.
