@@ -2,7 +2,7 @@
 
 use gram_meta::MetaGraph;
 
-use super::draw::{Fitted, probe_prior};
+use super::draw::{Fitted, Tilt, probe_prior};
 use crate::cell_domain::CellDomain;
 use crate::strategies::DomainStrategy;
 use crate::{AskError, Context, Lesson, Prior, Proposal, Pruned, Strategy, TellError};
@@ -13,7 +13,9 @@ use crate::{AskError, Context, Lesson, Prior, Proposal, Pruned, Strategy, TellEr
 pub struct DomainSearch {
     inner: Box<dyn DomainStrategy>,
     prior: MetaGraph,
-    /// There from the start on.
+    /// Where limits are very tight.
+    tilt: Option<Tilt>,
+    /// There from the first round on.
     domain: Option<CellDomain>,
     n_asked: usize,
 }
@@ -21,15 +23,7 @@ pub struct DomainSearch {
 impl DomainSearch {
     /// Runs `inner` on the children of a meta-graph.
     pub fn new(prior: MetaGraph, inner: Box<dyn DomainStrategy>) -> Self {
-        Self { inner, prior, domain: None, n_asked: 0 }
-    }
-
-    fn domain(&mut self, context: &Context<'_>) -> Result<&CellDomain, AskError> {
-        let domain = match self.domain.take() {
-            Some(domain) => domain,
-            None => CellDomain::new(self.prior.clone(), None, &context.gate)?,
-        };
-        Ok(self.domain.insert(domain))
+        Self { inner, prior, tilt: None, domain: None, n_asked: 0 }
     }
 }
 
@@ -40,15 +34,19 @@ impl Strategy for DomainSearch {
 
     fn start(&mut self, context: &Context<'_>) -> Result<Option<Prior>, AskError> {
         let Fitted { meta, tilt, prior } = probe_prior(&self.prior, context)?;
-        self.domain = Some(CellDomain::new(meta, tilt, &context.gate)?);
+        self.prior = meta;
+        self.tilt = tilt;
         Ok(Some(prior))
     }
 
     fn ask(&mut self, n_new: usize, context: &Context<'_>) -> Result<Vec<Proposal>, AskError> {
-        self.domain(context)?;
-        let Self { inner, domain: Some(domain), n_asked, .. } = self else { return Ok(Vec::new()) };
+        let domain = match self.domain.take() {
+            Some(domain) => domain,
+            None => CellDomain::new(self.prior.clone(), self.tilt.clone(), &context.gate)?,
+        };
+        let domain = self.domain.insert(domain);
         let mut proposals = Vec::with_capacity(n_new);
-        for point in inner.ask(n_new, domain) {
+        for point in self.inner.ask(n_new, domain) {
             if context.is_interrupted() {
                 return Err(AskError::Interrupted);
             }
@@ -60,7 +58,7 @@ impl Strategy for DomainSearch {
                 Proposal::New(Box::new(candidate))
             });
         }
-        *n_asked = proposals.len();
+        self.n_asked = proposals.len();
         Ok(proposals)
     }
 

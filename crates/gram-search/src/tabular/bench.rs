@@ -25,13 +25,9 @@ pub fn run(config: &TabularConfig) -> Result<TabularReport, TabularError> {
     let traces = search(&table, config.strategy, config);
     let figures = StrategyFigures::new(config.strategy, &traces, &table, &targets);
     let mut comparisons = Vec::with_capacity(config.versus.len());
-    let other =
-        if config.versus_identity == config.identity { None } else { Some(config.open_with(config.versus_identity)?) };
-    let versus_table = other.as_ref().unwrap_or(&table);
-    let versus_targets = Targets::of(versus_table);
     for &versus in &config.versus {
-        let theirs = search(versus_table, versus, config);
-        let figures = StrategyFigures::new(versus, &theirs, versus_table, &versus_targets);
+        let theirs = search(&table, versus, config);
+        let figures = StrategyFigures::new(versus, &theirs, &table, &targets);
         comparisons.push(Comparison::new(figures, &traces, &theirs, &table));
     }
     Ok(TabularReport::new(config.clone(), TableFigures::new(&table, &targets), figures, comparisons))

@@ -37,9 +37,6 @@ pub struct TabularConfig {
     /// Strategies that it is compared with, on the same seeds.
     #[serde(default)]
     pub versus: Vec<StrategyName>,
-    /// What shares an evaluation for these; [`Identity::Row`] gives them the plain table, as most published baselines see it.
-    #[serde(default)]
-    pub versus_identity: Identity,
     /// Evaluations of each search.
     pub evaluations: NonZeroUsize,
     /// Searches; their seeds are `first_seed..`.
@@ -159,14 +156,6 @@ impl TabularConfig {
     /// # Errors
     /// [`TabularError`].
     pub fn open(&self) -> Result<Table, TabularError> {
-        self.open_with(self.identity)
-    }
-
-    /// The same table with another identity of its rows.
-    ///
-    /// # Errors
-    /// [`TabularError`].
-    pub(super) fn open_with(&self, identity: Identity) -> Result<Table, TabularError> {
         let named = [&self.validation_column, &self.test_column].into_iter().flatten().next();
         if self.table != TableKind::Nasbench201
             && let Some(name) = named
@@ -177,10 +166,10 @@ impl TabularConfig {
             TableKind::Nasbench201 => {
                 let validation = self.validation_column.as_deref().unwrap_or(nasbench201::DEFAULT_VALIDATION_COLUMN);
                 let test = self.test_column.as_deref().unwrap_or(nasbench201::DEFAULT_TEST_COLUMN);
-                nasbench201::read(&self.path, validation, test, identity)?
+                nasbench201::read(&self.path, validation, test, self.identity)?
             }
-            TableKind::NasbenchMacro => nasbench_macro::read(&self.path, identity)?,
-            TableKind::EnasDag => enas_dag::read(&self.path, identity)?,
+            TableKind::NasbenchMacro => nasbench_macro::read(&self.path, self.identity)?,
+            TableKind::EnasDag => enas_dag::read(&self.path, self.identity)?,
         };
         if let Some(limit) = &self.limit {
             table.restrict(&nasbench201::read_costs(&limit.path, &limit.column)?, limit.share)?;

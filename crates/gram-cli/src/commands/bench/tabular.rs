@@ -112,18 +112,16 @@ fn config(args: &TabularArgs) -> TabularConfig {
         column: column.clone(),
         share: args.limit_share,
     };
-    let identity = if args.rows_apart { Identity::Row } else { Identity::Function };
     let all_cores = || available_parallelism().unwrap_or(NonZeroUsize::MIN);
     TabularConfig {
         table,
         path: file(&args.path),
         validation_column: args.validation_column.clone(),
         test_column: args.test_column.clone(),
-        identity,
+        identity: if args.rows_apart { Identity::Row } else { Identity::Function },
         limit: args.limit.as_ref().zip(args.limit_column.as_ref()).map(limit),
         strategy: args.strategy,
         versus: args.versus.clone(),
-        versus_identity: identity,
         evaluations: args.evaluations,
         seeds: args.seeds,
         first_seed: args.first_seed,
