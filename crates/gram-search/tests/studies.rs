@@ -139,7 +139,7 @@ fn a_study_of_draws_alone_that_is_killed_anywhere_ends_with_the_same_bytes() {
 
 fn killed_anywhere(config: &StudyConfig) {
     let reference = tempfile::tempdir().unwrap();
-    run(reference.path(), &config, &Toy { diverge_every: 7, ..Toy::default() }, 1).unwrap();
+    run(reference.path(), config, &Toy { diverge_every: 7, ..Toy::default() }, 1).unwrap();
     let expected = files(reference.path());
     let journal = fs::read(reference.path().join("journal.jsonl")).unwrap();
     let ends: Vec<usize> =
@@ -157,7 +157,7 @@ fn killed_anywhere(config: &StudyConfig) {
         fs::write(folder.path().join("results").join("x.json.99.tmp"), "half").unwrap();
         fs::write(folder.path().join("meta-graph.json"), "half").unwrap();
         let toy = Toy { diverge_every: 7, ..Toy::default() };
-        let report = run(folder.path(), &config, &toy, 1 + n % 2).unwrap();
+        let report = run(folder.path(), config, &toy, 1 + n % 2).unwrap();
         assert_eq!(report.n_children, 20);
         assert_eq!(files(folder.path()), expected, "cut at {cut}");
     }
