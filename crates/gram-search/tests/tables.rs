@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use gram_search::domain::{Domain, Point};
+use gram_search::strategies::GramConfig;
 use gram_search::surrogate::Features;
 use gram_search::tabular::{
     CostLimit, Identity, StrategyName, TableKind, TabularConfig, TabularError, TabularReport, run,
@@ -30,6 +31,7 @@ const NASBENCH201: &str = "nasbench201/accuracy_cifar10.csv.gz";
 fn config(table: TableKind, path: PathBuf, strategy: StrategyName, evaluations: usize, seeds: usize) -> TabularConfig {
     let count = |n| NonZeroUsize::new(n).unwrap();
     TabularConfig {
+        gram: GramConfig::default(),
         table,
         path,
         validation_column: None,

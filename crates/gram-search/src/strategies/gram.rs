@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use gram_meta::{MetaConfig, temper};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::{ClassKey, DecisionWeights, Domain, Point};
 use crate::surrogate::{Features, KernelRidge, KernelRidgeConfig, Prediction, Surrogate};
@@ -16,7 +17,8 @@ use super::{DomainStrategy, History, Round, Streams, new_random};
 ///
 /// The defaults are ours. Founders, exploration, proposals, draws and optimism were compared on NAS-Bench-Macro and enas-dag; the others are
 /// those of ALGORITHMS 1.5.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct GramConfig {
     /// Evaluations before the surrogate is asked.
     pub founders: usize,
@@ -36,6 +38,25 @@ pub struct GramConfig {
     pub eta: f64,
     /// Smallest weight of a value, as a share of a uniform weight, ε.
     pub epsilon: f64,
+    /// Who of a child's class is taught.
+    pub credit: ClassCredit,
+    /// Share of a lesson that goes, along the meta-graph, to all decisions between the same values alike, `0..=1`.
+    pub roles: f64,
+    /// The surrogate's.
+    pub surrogate: KernelRidgeConfig,
+}
+
+/// What a child of a class teaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClassCredit {
+    /// All members of its class in equal parts, so that it does not matter which of them was evaluated.
+    #[default]
+    Members,
+    /// The member that was evaluated.
+    Own,
+    /// Nothing: draws stay uniform.
+    Nothing,
 }
 
 impl Default for GramConfig {
@@ -50,6 +71,9 @@ impl Default for GramConfig {
             lesson: 16,
             eta: 0.2,
             epsilon: 0.02,
+            credit: ClassCredit::Members,
+            roles: 0.0,
+            surrogate: KernelRidgeConfig::default(),
         }
     }
 }
@@ -90,10 +114,44 @@ const MAX_META_DRAWS: usize = 20;
 /// Random points of that choice.
 const POOL: usize = 16;
 
+impl GramConfig {
+    /// Everything that is out of range, a line for each.
+    ///
+    /// # Errors
+    /// [`GramConfigError`].
+    pub fn verify(&self) -> Result<(), GramConfigError> {
+        let share = |x: f64| (0.0..=1.0).contains(&x);
+        let rules = [
+            (self.founders >= 2, "founders: must be 2 or more"),
+            (share(self.exploration), "exploration: must be between 0 and 1"),
+            (self.starts >= 1, "starts: must be 1 or more"),
+            (self.proposals <= 100_000 && self.draws <= 100_000, "proposals, draws: must be 100,000 or less"),
+            (self.optimism.is_finite() && self.optimism >= 0.0, "optimism: must be 0 or more"),
+            (self.lesson >= 2, "lesson: must be 2 or more"),
+            (
+                share(self.eta) && share(self.epsilon) && share(self.roles),
+                "eta, epsilon, roles: must be between 0 and 1",
+            ),
+            (
+                self.surrogate.is_usable(),
+                "surrogate: choice_shares must be between 0 and 1, noises above 0, and there must be one of each",
+            ),
+        ];
+        let broken: Vec<&str> = rules.into_iter().filter(|(holds, _)| !holds).map(|(_, message)| message).collect();
+        if broken.is_empty() { Ok(()) } else { Err(GramConfigError(broken)) }
+    }
+}
+
+/// What is wrong with a [`GramConfig`], a line for each rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the settings of gram are not usable: {}", .0.join("; "))]
+pub struct GramConfigError(Vec<&'static str>);
+
 impl GramSearch {
     /// A search with this seed and a [`KernelRidge`].
     pub fn new(seed: u64, config: GramConfig) -> Self {
-        Self::with_surrogate(seed, config, Box::new(KernelRidge::new(KernelRidgeConfig::default())))
+        let surrogate = KernelRidge::new(config.surrogate.clone());
+        Self::with_surrogate(seed, config, Box::new(surrogate))
     }
 
     /// A search with this seed and a surrogate without examples.
@@ -228,7 +286,11 @@ impl GramSearch {
             self.beta = Some(tempered.beta);
             let mut shares: Vec<(Point, f64)> = Vec::new();
             for (entry, share) in lesson.iter().zip(tempered.weights) {
-                let members = domain.members(&entry.point);
+                let members = match self.config.credit {
+                    ClassCredit::Members => domain.members(&entry.point),
+                    ClassCredit::Own => vec![entry.point.clone()],
+                    ClassCredit::Nothing => Vec::new(),
+                };
                 let part = share / members.len().max(1) as f64;
                 shares.extend(members.into_iter().map(|member| (member, part)));
             }
@@ -236,6 +298,7 @@ impl GramSearch {
                 shares.iter().map(|(point, share)| (point, *share)),
                 self.config.eta,
                 self.config.epsilon,
+                self.config.roles,
             );
             self.n_taught += self.config.lesson.max(2);
         }
