@@ -272,9 +272,9 @@ fn a_search_converges_on_a_small_space() {
 }
 
 /// Scores of a search in order of evaluation, by ask and tell alone.
-fn search(config: &StudyConfig) -> Vec<f64> {
+fn search(config: &StudyConfig, warm_source: Option<&MetaGraph>) -> Vec<f64> {
     let (n_children, seed) = (config.n_children, config.seed);
-    let mut strategy = config.build_strategy(None).unwrap();
+    let mut strategy = config.build_strategy(warm_source).unwrap();
     let interrupt = AtomicBool::new(false);
     let gate = Gate { space: &config.space, input: config.input, num_classes: 10, limits: &config.limits };
     let mut scores: BTreeMap<CanonicalKey, f64> = BTreeMap::new();
@@ -282,6 +282,9 @@ fn search(config: &StudyConfig) -> Vec<f64> {
     for round in 0.. {
         let is_seen = |graph: &CanonicalKey| scores.contains_key(graph);
         let context = Context { gate, seed, round, is_seen: &is_seen, interrupt: &interrupt };
+        if round == 0 {
+            strategy.start(&context).unwrap();
+        }
         let n_new = config.children_per_round.min(n_children - in_order.len());
         if n_new == 0 {
             break;
@@ -305,7 +308,7 @@ fn search(config: &StudyConfig) -> Vec<f64> {
 fn gram_beats_random_search() {
     // Mean of the last quarter of children's scores, and the best score.
     let figures = |kind, sampler, n_children, seed| {
-        let scores = search(&StudyConfig { sampler, ..config(&[12, 12], kind, n_children, seed) });
+        let scores = search(&StudyConfig { sampler, ..config(&[12, 12], kind, n_children, seed) }, None);
         assert_eq!(scores.len(), n_children);
         let last = &scores[n_children * 3 / 4..];
         (last.iter().sum::<f64>() / last.len() as f64, scores.iter().copied().fold(0.0, f64::max))
@@ -329,6 +332,46 @@ fn meta_graph(config: &StudyConfig, toy: &Toy) -> MetaGraph {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path(), config, toy, 1).unwrap();
     MetaGraph::from_json(&fs::read_to_string(folder.path().join("meta-graph.json")).unwrap()).unwrap()
+}
+
+/// Mean score of the first `n` children of a study that starts from `source`, if there is one.
+fn mean_of_first(config: &StudyConfig, source: Option<&MetaGraph>, n: usize) -> f64 {
+    let warm_start = source.map(|source| WarmStart { digest: WarmStart::digest_of(source).unwrap(), rho: 0.5 });
+    let scores = search(&StudyConfig { warm_start, n_children: n, ..config.clone() }, source);
+    scores.iter().sum::<f64>() / n as f64
+}
+
+/// The meta-graph that believes the opposite, if its prior was 0.5 everywhere, as it is up to 8 nodes.
+fn inverted(meta: &MetaGraph) -> MetaGraph {
+    let mut file: serde_json::Value = serde_json::from_str(&meta.to_json().unwrap()).unwrap();
+    for weight in file["stages"][0]["weights"].as_array_mut().unwrap() {
+        *weight = (1.0 - weight.as_f64().unwrap()).into();
+    }
+    MetaGraph::from_json(&file.to_string()).unwrap()
+}
+
+/// ALGORITHMS F6 and F3: what was learnt with 10 nodes a stage helps with 30, whose operators are dealt otherwise, and the opposite of it
+/// does not harm. Ten seeds, draws alone.
+#[test]
+fn small_stages_teach_large_ones() {
+    let draws = |nodes, n_children, seed| StudyConfig {
+        sampler: Sampler::Ancestral,
+        ..config(&[nodes], StrategyKind::Gram, n_children, seed)
+    };
+    let (mut n_wins, mut harm) = (0, Vec::new());
+    for seed in 0..10 {
+        let source = meta_graph(&draws(10, 96, 100 + seed), &Toy::default());
+        let large = draws(30, 48, seed);
+        let cold = mean_of_first(&large, None, 48);
+        n_wins += usize::from(mean_of_first(&large, Some(&source), 48) > cold);
+        let opposite = inverted(&meta_graph(&draws(8, 96, 100 + seed), &Toy::default()));
+        harm.push(cold - mean_of_first(&large, Some(&opposite), 48));
+    }
+    // If it made no difference, 8 or more wins of 10 would have probability 0.055.
+    assert!(n_wins >= 8, "{n_wins} of 10");
+    let mean = harm.iter().sum::<f64>() / 10.0;
+    let error = (harm.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 90.0).sqrt();
+    assert!(mean <= error.max(0.01), "the opposite costs {mean} ± {error} of the mean score");
 }
 
 #[test]

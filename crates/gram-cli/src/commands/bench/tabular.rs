@@ -157,17 +157,18 @@ fn failure(error: TabularError) -> Failure {
 fn print(report: &TabularReport) {
     let table = &report.table;
     output::line(format_args!(
-        "{} rows, {} classes of equal function, {} feasible; best test {:.4}, top 0.1 % from {:.4}, top 1 % from {:.4}",
+        "{} rows, {} classes of equal function, {} feasible; best test {:.4} (place {} by validation), top 0.1 % from {:.4}, top 1 % from {:.4}",
         table.n_rows,
         table.n_classes,
         table.n_feasible,
         table.best_test,
+        table.best_validation_rank,
         table.top_0_1_percent_test,
         table.top_1_percent_test
     ));
     output::line(format_args!(
-        "{:<12} {:>16} {:>16} {:>16}  mean test after",
-        "median/p75/p95", "to best", "to top 0.1 %", "to top 1 %"
+        "{:<14} {:>16} {:>16} {:>16} {:>16}  mean test after",
+        "median/p75/p95", "to best", "to best by val.", "to top 0.1 %", "to top 1 %"
     ));
     figures(&report.figures());
     for comparison in &report.comparisons {
@@ -191,9 +192,10 @@ fn figures(of: &StrategyFigures) {
     };
     let means: Vec<String> = of.mean_test_at.iter().map(|(n, mean)| format!("{n}: {mean:.3}")).collect();
     output::line(format_args!(
-        "{:<14} {:>16} {:>16} {:>16}  {}",
+        "{:<14} {:>16} {:>16} {:>16} {:>16}  {}",
         of.strategy.name(),
         shown(of.evaluations_to_best),
+        shown(of.evaluations_to_best_validation),
         shown(of.evaluations_to_top_0_1_percent),
         shown(of.evaluations_to_top_1_percent),
         means.join("  ")
