@@ -1,5 +1,6 @@
 //! Designs that come with the project, by name.
 
+mod dsconv;
 mod layers;
 mod mobilenet;
 mod nasbench101;
@@ -10,7 +11,7 @@ pub use nasbench101::{NasBench101Cell, NasBench101Error, NasBench101Op};
 pub use nasbench201::{NasBench201Cell, NasBench201Error, NasBench201Op};
 
 /// The names that [`preset`] knows; `<…>` stands for a cell that is part of the name.
-pub const PRESET_NAMES: [&str; 10] = [
+pub const PRESET_NAMES: [&str; 13] = [
     "swiftnet-vww",
     "shrinkcnn-a",
     "mobilenet-v2-1.4",
@@ -19,6 +20,9 @@ pub const PRESET_NAMES: [&str; 10] = [
     "mobilenet-v2-0.75",
     "mobilenet-v2-0.5",
     "mobilenet-v2-0.35",
+    "mobilenet-v2-<1.0, 0.75, 0.5, 0.35, 0.25, 0.15 or 0.1>-32",
+    "mobilenet-v2-<1.0, 0.75, 0.5, 0.35, 0.25, 0.15 or 0.1>-32-shallow",
+    "dsconv-<channels, 4 to 256>",
     "nasbench201:<|op~0|+|op~0|op~1|+|op~0|op~1|op~2|>",
     "nasbench101:<rows/of/the/matrix:input;op;…;output>",
 ];
@@ -64,6 +68,9 @@ fn hint(smallest: Option<usize>) -> String {
 /// | `swiftnet-vww` | the SwiftNet of the Visual Wake Words challenge, ALGORITHMS 1.9; that its cells end in an activation is \[ours\] | 3x224x224, 2 |
 /// | `shrinkcnn-a` | ShrinkCNN-A of AutoShrink, ALGORITHMS 2.3; where channels differ, the identity map is a 1x1 convolution with norm \[ours\] | 3x224x224, 1001 |
 /// | `mobilenet-v2-1.0` | MobileNet-V2, [arXiv:1801.04381](https://arxiv.org/abs/1801.04381); also 1.4, 1.3, 0.75, 0.5, 0.35 | 3x224x224, 1000 |
+/// | `mobilenet-v2-0.35-32` | the same for small images: of the five strides the first two are left out, as is usual on CIFAR-10; also 1.0, 0.75, 0.5, 0.25, 0.15, 0.1 | 3x32x32, 10 |
+/// | `mobilenet-v2-0.35-32-shallow` | … with one block a stage and a head as narrow as the rest \[ours\] | 3x32x32, 10 |
+/// | `dsconv-16` | a chain of seven depthwise-separable convolutions that starts with 16 channels \[ours\], after MobileNet-V1, [arXiv:1704.04861](https://arxiv.org/abs/1704.04861) | 3x32x32, 10 |
 /// | `nasbench201:…` | a cell of NAS-Bench-201 in its network ([`NasBench201Cell`]) | 3x32x32, 10 |
 /// | `nasbench101:…` | a cell of NAS-Bench-101 in its network ([`NasBench101Cell`]) | 3x32x32, 10 |
 ///
@@ -91,10 +98,13 @@ pub fn preset(name: &str, input: Option<Shape>, num_classes: Option<usize>) -> R
 enum Recipe {
     /// A text form.
     Architecture(Architecture),
-    /// Width in hundredths.
     MobileNetV2 {
         name: String,
-        width: usize,
+        member: mobilenet::MobileNetV2,
+    },
+    DsConv {
+        name: String,
+        channels: usize,
     },
     NasBench101(NasBench101Cell),
     NasBench201(NasBench201Cell),
@@ -109,9 +119,11 @@ impl Recipe {
         if let Some(cell) = name.strip_prefix("nasbench201:") {
             return Ok(Self::NasBench201(cell.parse()?));
         }
-        let width = name.strip_prefix("mobilenet-v2-");
-        if let Some((_, width)) = mobilenet::WIDTHS.into_iter().find(|(text, _)| Some(*text) == width) {
-            return Ok(Self::MobileNetV2 { name: name.into(), width });
+        if let Some(member) = name.strip_prefix("mobilenet-v2-").and_then(mobilenet::MobileNetV2::named) {
+            return Ok(Self::MobileNetV2 { name: name.into(), member });
+        }
+        if let Some(channels) = name.strip_prefix("dsconv-").and_then(dsconv::channels) {
+            return Ok(Self::DsConv { name: name.into(), channels });
         }
         let text = match name {
             "swiftnet-vww" => include_str!("presets/swiftnet-vww.txt"),
@@ -127,7 +139,7 @@ impl Recipe {
     fn name(&self) -> String {
         match self {
             Self::Architecture(architecture) => architecture.name.clone(),
-            Self::MobileNetV2 { name, .. } => name.clone(),
+            Self::MobileNetV2 { name, .. } | Self::DsConv { name, .. } => name.clone(),
             Self::NasBench101(cell) => cell.short_name(),
             Self::NasBench201(cell) => cell.short_name(),
         }
@@ -136,8 +148,8 @@ impl Recipe {
     fn default_io(&self) -> (Shape, usize) {
         match self {
             Self::Architecture(architecture) => (architecture.input, architecture.num_classes),
-            Self::MobileNetV2 { .. } => (Shape::chw(3, 224, 224), 1000),
-            Self::NasBench101(_) | Self::NasBench201(_) => (Shape::chw(3, 32, 32), 10),
+            Self::MobileNetV2 { member, .. } => member.default_io(),
+            Self::DsConv { .. } | Self::NasBench101(_) | Self::NasBench201(_) => (Shape::chw(3, 32, 32), 10),
         }
     }
 
@@ -154,7 +166,8 @@ impl Recipe {
                 shrinks_pixels(&design.lower().map_err(|error: LowerError| error.to_string())?)?;
                 return Ok(design);
             }
-            Self::MobileNetV2 { width, .. } => mobilenet::mobilenet_v2(*width, input, num_classes).map_err(misfit)?,
+            Self::MobileNetV2 { member, .. } => member.network(input, num_classes).map_err(misfit)?,
+            Self::DsConv { channels, .. } => dsconv::network(*channels, input, num_classes).map_err(misfit)?,
             Self::NasBench101(cell) => cell.network(input, num_classes).map_err(misfit)?,
             Self::NasBench201(cell) => cell.network(input, num_classes).map_err(misfit)?,
         };
