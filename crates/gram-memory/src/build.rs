@@ -16,7 +16,8 @@ impl MemoryGraph {
     /// - With [`Options::partial`] a convolution of a concatenation is a step per input, all of which accumulate into one buffer; a depthwise
     ///   one is a step per input, each of which writes channels of its own (with [`Concat::View`] into a buffer of its own). With
     ///   [`Concat::Copy`] the concatenation goes away if all that read it are split. Convolutions with groups of several channels are not
-    ///   split. [`SplitConvOverConcat`](gram_ir::SplitConvOverConcat) is the same rewrite of a network.
+    ///   split. What is computed in place between the two halves of a separable convolution is computed for each part;
+    ///   [`SplitConvOverConcat`](gram_ir::SplitConvOverConcat), the same rewrite of a network, stops there.
     ///
     /// Weights are not counted.
     /// # Errors
@@ -48,6 +49,8 @@ struct Builder<'a> {
     readers: Vec<Option<Readers>>,
     /// Concatenations that are not made.
     is_view: Vec<bool>,
+    /// The node whose values the network gives: its output, or what that is another name for.
+    source: NodeId,
     /// Nodes that belong to the step of an earlier one.
     fused: Vec<bool>,
     /// Where the output of each node stands, channel by channel.
@@ -85,8 +88,22 @@ impl<'a> Builder<'a> {
         let n = network.nodes().len();
         let readers = readers(network);
         let is_view = views(network, options, &readers);
-        let (fused, values) = (vec![false; n], vec![Vec::new(); n]);
-        Self { network, options, readers, is_view, fused, values, bytes: Vec::new(), steps: Vec::new(), n_reads: 0 }
+        let mut source = network.output();
+        while network.node(source).op == Op::Identity {
+            source = network.node(source).inputs[0];
+        }
+        Self {
+            network,
+            options,
+            readers,
+            is_view,
+            source,
+            fused: vec![false; n],
+            values: vec![Vec::new(); n],
+            bytes: Vec::new(),
+            steps: Vec::new(),
+            n_reads: 0,
+        }
     }
 
     fn node(&mut self, id: NodeId, node: &Node) -> Result<(), MemoryError> {
@@ -114,10 +131,11 @@ impl<'a> Builder<'a> {
         let split = split.filter(|_| self.options.partial && pieces.len() > 1);
         let buffers = distinct(&pieces);
         self.values[last.index()] = match split {
-            Some(Split::SideBySide { multiplier }) if self.options.concat == Concat::View => {
+            // An output in pieces would have to be joined.
+            Some(Split::SideBySide { multiplier }) if self.options.concat == Concat::View && last != self.source => {
                 self.side_by_side(&nodes, &pieces, multiplier, shape.pixels())?
             }
-            Some(_) => self.into_one_buffer(&nodes, &buffers, shape)?,
+            Some(_) => self.parts_of_one(&nodes, &buffers, shape)?,
             None => {
                 let writes = self.buffer(shape.elements());
                 self.step(Step { nodes, fragment: None, reads: buffers, writes })?;
@@ -128,7 +146,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A step per buffer, each of which adds to the output, or writes some of its channels.
-    fn into_one_buffer(
+    fn parts_of_one(
         &mut self,
         nodes: &[NodeId],
         buffers: &[BufferId],
@@ -229,11 +247,11 @@ fn readers(network: &Network) -> Vec<Option<Readers>> {
             continue;
         }
         for input in &node.inputs {
+            // The world outside is a reader too: nothing may be computed in place of what it wants.
             let reader = &mut readers[input.index()];
             *reader = Some(if reader.is_none() { Readers::One(id) } else { Readers::Several });
         }
     }
-    // Reading by the world outside is one more reader: nothing may be computed in place of what it wants.
     readers
 }
 

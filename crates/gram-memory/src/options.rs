@@ -72,7 +72,8 @@ impl Concat {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Separable {
-    /// One step: what the depthwise part gives is consumed line by line and never stored as a whole.
+    /// One step: what the depthwise part gives is consumed line by line and never stored as a whole. Its input and output are alive
+    /// together then, which can take more than the map in between where that is smaller than both.
     ///
     /// # Source
     /// The nodes of the published SwiftNet schedules, [arXiv:2003.02369](https://arxiv.org/abs/2003.02369) (ALGORITHMS 5.4).
