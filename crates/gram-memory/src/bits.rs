@@ -13,6 +13,10 @@ impl<const N: usize> Bits<N> {
         members.into_iter().fold(Self::EMPTY, |set, member| set.with(member))
     }
 
+    pub(crate) fn contains(self, member: usize) -> bool {
+        self.0[member / 64] >> (member % 64) & 1 == 1
+    }
+
     pub(crate) fn with(mut self, member: usize) -> Self {
         self.0[member / 64] |= 1 << (member % 64);
         self

@@ -132,7 +132,9 @@ impl<'a> Builder<'a> {
         let buffers = distinct(&pieces);
         self.values[last.index()] = match split {
             // An output in pieces would have to be joined.
-            Some(Split::SideBySide { multiplier }) if self.options.concat == Concat::View && last != self.source => {
+            Some(Split::SideBySide { multiplier })
+                if self.options.concat == Concat::View && !nodes.contains(&self.source) =>
+            {
                 self.side_by_side(&nodes, &pieces, multiplier, shape.pixels())?
             }
             Some(_) => self.parts_of_one(&nodes, &buffers, shape)?,
@@ -299,4 +301,104 @@ fn distinct(pieces: &[Piece]) -> Vec<BufferId> {
     buffers.sort_unstable();
     buffers.dedup();
     buffers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dtype;
+    use gram_ir::Activation;
+
+    /// Bytes of each step's buffer and what it reads, as `bytes(reads)`.
+    #[track_caller]
+    fn check(text: &str, options: Options, expected: &[&str]) {
+        let network: Network = text.parse().unwrap();
+        let graph = MemoryGraph::from_network(&network, &Options { dtype: Dtype::U8, ..options }).unwrap();
+        let step = |step: &Step| {
+            let reads: Vec<String> = step.reads.iter().map(ToString::to_string).collect();
+            format!("{}={}({})", step.writes, graph.bytes(step.writes), reads.join(","))
+        };
+        assert_eq!(graph.steps().iter().map(step).collect::<Vec<_>>(), expected);
+    }
+
+    const COPY: Options =
+        Options { dtype: Dtype::U8, concat: Concat::Copy, partial: false, separable: Separable::Fused, max_states: 0 };
+    const VIEW: Options = Options { concat: Concat::View, ..COPY };
+    const PARTIAL: Options = Options { partial: true, ..VIEW };
+
+    /// A convolution and a separable one of a concatenation of the input (2 channels of 4 pixels) and a map of 3 channels.
+    const JOINED: &str = "n0 = input 2x2x2\nn1 = conv1x1/3 n0\nn2 = batchnorm n1\nn3 = relu n2\nn4 = concat n0 n3\nn5 = conv1x1/7 n4\n\
+                          n6 = dwconv3x3 n4\nn7 = relu n6\nn8 = conv1x1/7 n7\nn9 = add n5 n8\nn10 = relu6 n9\noutput n10";
+
+    #[test]
+    fn concatenations_are_steps_or_views() {
+        check(JOINED, COPY, &["b1=12(b0)", "b2=20(b0,b1)", "b3=28(b2)", "b4=28(b2)", "b5=28(b3,b4)"]);
+        check(JOINED, VIEW, &["b1=12(b0)", "b2=28(b0,b1)", "b3=28(b0,b1)", "b4=28(b2,b3)"]);
+    }
+
+    #[test]
+    fn convolutions_of_concatenations_accumulate() {
+        let steps = ["b1=12(b0)", "b2=28(b0)", "b2=28(b1)", "b3=28(b0)", "b3=28(b1)", "b4=28(b2,b3)"];
+        check(JOINED, PARTIAL, &steps);
+        check(JOINED, Options { partial: true, ..COPY }, &steps);
+        // The depthwise half makes maps of its own, of 2 and 3 channels.
+        let split =
+            ["b1=12(b0)", "b2=28(b0)", "b2=28(b1)", "b3=8(b0)", "b4=12(b1)", "b5=28(b3)", "b5=28(b4)", "b6=28(b2,b5)"];
+        check(JOINED, Options { separable: Separable::Split, ..PARTIAL }, &split);
+        // Copied, both parts of it are written into one map.
+        let slices = ["b1=12(b0)", "b2=28(b0)", "b2=28(b1)", "b3=20(b0)", "b3=20(b1)", "b4=28(b3)", "b5=28(b2,b4)"];
+        check(JOINED, Options { separable: Separable::Split, partial: true, ..COPY }, &slices);
+    }
+
+    #[test]
+    fn a_concatenation_that_somebody_wants_whole_is_copied() {
+        let pooled = "n0 = input 2x2x2\nn1 = relu n0\nn2 = concat n0 n1\nn3 = conv1x1/4 n2\nn4 = maxpool1x1 n2\nn5 = add n3 n4\noutput n5";
+        let partial = Options { partial: true, ..COPY };
+        check(pooled, partial, &["b1=8(b0)", "b2=16(b0,b1)", "b3=16(b2)", "b4=16(b2)", "b5=16(b3,b4)"]);
+        check(pooled, PARTIAL, &["b1=8(b0)", "b2=16(b0)", "b2=16(b1)", "b3=16(b0,b1)", "b4=16(b2,b3)"]);
+        // Inside of another that goes away, it goes away too.
+        let nested =
+            "n0 = input 2x2x2\nn1 = relu n0\nn2 = concat n0 n1\nn3 = concat n2 n0\nn4 = conv1x1/1 n3\noutput n4";
+        check(nested, partial, &["b1=8(b0)", "b2=4(b0)", "b2=4(b1)"]);
+    }
+
+    #[test]
+    fn an_output_in_pieces_is_joined() {
+        let concat = "n0 = input 1x2x2\nn1 = relu n0\nn2 = concat n0 n1\nn3 = identity n2\noutput n3";
+        check(concat, VIEW, &["b1=4(b0)", "b2=8(b0,b1)"]);
+        // Found by a property test: a depthwise output is not made in pieces, even under another name.
+        let depthwise = "n0 = input 1x2x2\nn1 = concat n0 n0\nn2 = dwconv1x1 n1\nn3 = identity n2\noutput n3";
+        check(depthwise, PARTIAL, &["b1=8(b0)"]);
+    }
+
+    #[test]
+    fn what_others_read_is_stored() {
+        let tapped = "n0 = input 1x2x2\nn1 = conv1x1/1 n0\nn2 = relu n1\nn3 = add n1 n2\noutput n3";
+        check(tapped, COPY, &["b1=4(b0)", "b2=4(b1)", "b3=4(b1,b2)"]);
+        // Nobody needs n3.
+        let unused = "n0 = input 1x2x2\nn1 = conv1x1/1 n0\nn2 = relu n1\nn3 = relu n1\noutput n2";
+        check(unused, COPY, &["b1=4(b0)"]);
+        // The output is read by others and outside.
+        let inner = "n0 = input 1x2x2\nn1 = conv1x1/1 n0\nn2 = relu n1\noutput n1";
+        check(inner, COPY, &["b1=4(b0)"]);
+    }
+
+    #[test]
+    fn views_of_views_are_counted() {
+        let relu = Op::Act { activation: Activation::Relu };
+        let mut network = Network::new(Shape::chw(1, 1, 1));
+        let mut tip = network.add("relu", relu, &[network.input()]).unwrap();
+        let mut i = 0;
+        // 2¹⁵ pieces each, over and over.
+        while network.node(tip).shape.c < 1 << 15 {
+            tip = network.add(format!("c{i}"), Op::Concat, &[tip, tip]).unwrap();
+            i += 1;
+        }
+        for i in 0..200 {
+            tip = network.add(format!("same{i}"), Op::Identity, &[tip]).unwrap();
+        }
+        network.set_output(tip).unwrap();
+        assert_eq!(MemoryGraph::from_network(&network, &VIEW), Err(MemoryError::TooManyReads));
+        assert!(MemoryGraph::from_network(&network, &COPY).is_ok());
+    }
 }

@@ -39,26 +39,26 @@ pub(crate) struct Searched {
 /// A step that leaves no more bytes alive than before, and does not exceed the level while it runs, is executed at once, without
 /// alternatives \[ours\]: bytes that it frees in a set it frees in every larger set, so moving it to the front of any order leaves, at any
 /// time, at most as many bytes alive as before. Of steps that are alike (same reads, equally large outputs with the same readers) the first
-/// comes first \[ours\].
+/// comes first, and a sum is begun by the first of its parts that is ready \[ours\].
 ///
 /// # Source
 /// Ahn et al., [arXiv:2003.02369](https://arxiv.org/abs/2003.02369), sections 3.1 and 3.2 (ALGORITHMS 5.2).
 /// # Complexity
 /// At most `max_states` sets, each with its ready steps.
 pub(crate) fn search<const N: usize>(problem: &Problem, floor: u64, ceiling: u64, max_states: u64) -> Searched {
+    if problem.carry >= ceiling || floor >= ceiling {
+        return Searched { outcome: Outcome::NoneBelowCeiling, level: ceiling, states: 0 };
+    }
     let mut search = Search {
         tables: Tables::<N>::new(problem),
-        level: floor,
+        level: floor.max(problem.carry),
         ceiling,
         visited: HashMap::default(),
         stack: Vec::new(),
         deferred: BinaryHeap::new(),
         path: Path::default(),
+        within: Vec::new(),
     };
-    if problem.carry >= ceiling || floor >= ceiling {
-        return Searched { outcome: Outcome::NoneBelowCeiling, level: ceiling, states: 0 };
-    }
-    search.level = search.level.max(problem.carry);
     let start = search.tables.start(problem.carry);
     search.visit(start);
     let outcome = search.run(max_states);
@@ -77,6 +77,8 @@ struct Search<const N: usize> {
     /// Sets beyond the level.
     deferred: BinaryHeap<Reverse<Deferred<N>>>,
     path: Path,
+    /// Scratch space: bytes alive after and during a step, and the step.
+    within: Vec<(u64, u64, usize)>,
 }
 
 /// A set of executed steps.
@@ -112,8 +114,15 @@ impl<const N: usize> Search<N> {
 
     /// Queues all that can follow `state`, of which no step is free.
     fn expand(&mut self, state: State<N>) {
-        let mut within: Vec<(u64, u64, usize)> = Vec::new();
+        let mut within = std::mem::take(&mut self.within);
+        let mut begun = Bits::<N>::EMPTY;
         for step in state.ready.iter() {
+            // Once a sum is begun, all its parts that are ready are free: it does not matter which of them begins it.
+            let first_writer = self.tables.steps[step].first_writer;
+            if begun.contains(first_writer) {
+                continue;
+            }
+            begun = begun.with(first_writer);
             let (during, after) = self.tables.effect(&state, step);
             if during <= self.level {
                 within.push((after, during, step));
@@ -124,10 +133,11 @@ impl<const N: usize> Search<N> {
         }
         // The stack gives the last first.
         within.sort_unstable_by(|a, b| b.cmp(a));
-        for (after, _, step) in within {
+        for (after, _, step) in within.drain(..) {
             let next = self.tables.execute(&state, step, after, &mut self.path);
             self.visit(next);
         }
+        self.within = within;
     }
 
     fn defer(&mut self, state: State<N>, peak: u64) {
@@ -162,13 +172,15 @@ impl<const N: usize> Search<N> {
     /// Executes free steps until there is none; the set that it ends in does not depend on their order.
     fn close(&mut self, mut state: State<N>) -> State<N> {
         loop {
-            let free = state.ready.iter().find_map(|step| {
+            let before = state.done;
+            for step in state.ready.iter() {
                 let (during, after) = self.tables.effect(&state, step);
-                (during <= self.level && after <= state.live).then_some((step, after))
-            });
-            match free {
-                Some((step, after)) => state = self.tables.execute(&state, step, after, &mut self.path),
-                None => return state,
+                if during <= self.level && after <= state.live {
+                    state = self.tables.execute(&state, step, after, &mut self.path);
+                }
+            }
+            if state.done == before {
+                return state;
             }
         }
     }
@@ -188,6 +200,8 @@ struct StepTable<const N: usize> {
     wakes: Bits<N>,
     reads: Vec<u32>,
     writes: u32,
+    /// First of the steps that write the same buffer.
+    first_writer: usize,
 }
 
 struct BufferTable<const N: usize> {
@@ -214,6 +228,7 @@ impl<const N: usize> Tables<N> {
             wakes: buffers[step.writes as usize].readers,
             reads: step.reads.clone(),
             writes: step.writes,
+            first_writer: problem.buffers[step.writes as usize].writers[0] as usize,
         };
         let steps = problem.steps.iter().map(step).collect();
         let mut tables = Self { all: Bits::from_members(0..problem.len()), steps, buffers };

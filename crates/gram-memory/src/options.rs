@@ -100,7 +100,8 @@ pub struct Options {
     /// What a separable convolution costs.
     #[serde(default)]
     pub separable: Separable,
-    /// States that the exact search may visit in each part of the network before it is given up with a bound; 0: the quick bounds only.
+    /// States that the exact search may visit in each part of at most 64 steps before it is given up with a bound (half as many with up
+    /// to 128 steps, a 16th with up to [`MAX_EXACT_STEPS`](crate::MAX_EXACT_STEPS)); 0: the quick bounds only.
     #[serde(default = "default_max_states")]
     pub max_states: u64,
 }

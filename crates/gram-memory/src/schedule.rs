@@ -11,7 +11,7 @@ use crate::problem::{LocalIds, Problem};
 use crate::{MemoryGraph, StepId};
 
 /// Searches within a budget, where the exact search did not end.
-const MAX_PROBES: usize = 16;
+const MAX_PROBES: usize = 6;
 
 /// Parts with more steps are not searched exactly.
 pub const MAX_EXACT_STEPS: usize = 512;
@@ -97,7 +97,7 @@ impl Fit {
 /// of searches within a budget, with a proven lower bound beside it. Depends on nothing but the arguments.
 ///
 /// # Complexity
-/// A part visits at most three times `max_states` sets; one that is too large to be searched takes time of the order of its square.
+/// A part visits at most twice `max_states` sets of up to 64 steps, or so many fewer as they are larger; one that is too large to be searched takes time of the order of its square.
 /// # Source
 /// Ahn et al., "Ordering chaos: memory-aware scheduling of irregularly wired neural networks for edge devices",
 /// [arXiv:2003.02369](https://arxiv.org/abs/2003.02369) (ALGORITHMS section 5).
@@ -236,7 +236,7 @@ fn solve(problem: &Problem, max_states: u64) -> Solved {
     match searched.outcome {
         Outcome::Order(steps) => solved.order = Order::new(problem, steps),
         Outcome::NoneBelowCeiling => {}
-        Outcome::OutOfStates => solved.narrow(problem, max_states / 8),
+        Outcome::OutOfStates => solved.narrow(problem, max_states / 16),
     }
     solved
 }
@@ -276,11 +276,13 @@ fn bound_of(problem: &Problem) -> u64 {
 }
 
 /// [`search`] with sets as small as the part allows; parts of more than [`MAX_EXACT_STEPS`] steps are not searched.
+///
+/// Sets of more words have more steps to go on with, each of which takes longer: fewer are allowed.
 fn search_within(problem: &Problem, floor: u64, ceiling: u64, max_states: u64) -> Searched {
     match problem.len() {
         0..=64 => search::<1>(problem, floor, ceiling, max_states),
-        65..=128 => search::<2>(problem, floor, ceiling, max_states),
-        129..=MAX_EXACT_STEPS => search::<8>(problem, floor, ceiling, max_states),
+        65..=128 => search::<2>(problem, floor, ceiling, max_states / 2),
+        129..=MAX_EXACT_STEPS => search::<8>(problem, floor, ceiling, max_states / 16),
         _ => Searched { outcome: Outcome::OutOfStates, level: floor, states: 0 },
     }
 }
