@@ -20,9 +20,9 @@ impl Order {
     }
 }
 
-/// The best of the plain order and of two greedy ones; the first of equals.
-pub(crate) fn best_quick_order(problem: &Problem) -> Order {
-    let plain = plain_order(problem);
+/// The best of the plain order, whose peak is `plain_peak`, and of two greedy ones; the first of equals.
+pub(crate) fn best_quick_order(problem: &Problem, plain_peak: u64) -> Order {
+    let plain = Order { steps: (0..problem.len() as u32).collect(), peak: plain_peak };
     if problem.len() > MAX_STEPS {
         return plain;
     }
@@ -31,10 +31,6 @@ pub(crate) fn best_quick_order(problem: &Problem) -> Order {
     [greedy(problem, least_after), greedy(problem, least_during)]
         .into_iter()
         .fold(plain, |best, next| if next.peak < best.peak { next } else { best })
-}
-
-fn plain_order(problem: &Problem) -> Order {
-    Order::new(problem, (0..problem.len() as u32).collect())
 }
 
 /// Executes, over and over, the step that costs nothing, or else the one that is least by `rank`.

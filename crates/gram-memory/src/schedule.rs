@@ -142,7 +142,7 @@ pub fn fits(graph: &MemoryGraph, max_bytes: u64, max_states: u64) -> Fit {
         let bound = bound_of(&problem);
         at_least = at_least.max(bound);
         if bound <= max_bytes {
-            let quick_peak = best_quick_order(&problem).peak;
+            let quick_peak = best_quick_order(&problem, work.plain_peak).peak;
             if quick_peak <= max_bytes {
                 at_most = at_most.max(quick_peak);
             } else {
@@ -201,7 +201,7 @@ impl Work {
     /// An order of the part's steps, counted from its first.
     fn solve(&self, max_states: u64) -> (Vec<u32>, Part) {
         let solved = match &self.problem {
-            Some(problem) => solve(problem, max_states),
+            Some(problem) => solve(problem, self.plain_peak, max_states),
             None => {
                 Solved { order: Order { steps: vec![0], peak: self.plain_peak }, bound: self.plain_peak, states: 0 }
             }
@@ -225,8 +225,8 @@ struct Solved {
     states: u64,
 }
 
-fn solve(problem: &Problem, max_states: u64) -> Solved {
-    let mut solved = Solved { order: best_quick_order(problem), bound: bound_of(problem), states: 0 };
+fn solve(problem: &Problem, plain_peak: u64, max_states: u64) -> Solved {
+    let mut solved = Solved { order: best_quick_order(problem, plain_peak), bound: bound_of(problem), states: 0 };
     if problem.len() > MAX_EXACT_STEPS || max_states == 0 || solved.order.peak == solved.bound {
         return solved;
     }

@@ -11,7 +11,7 @@ use support::{arb_graph, brute_force, random_order, relabelled};
 const STATES: u64 = 1 << 16;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The search finds what trying every order finds, and says so.
     #[test]
@@ -69,7 +69,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Where brute force does not reach: never above any of 1,000 random orders, and the same for all labellings.
     #[test]

@@ -47,7 +47,7 @@ fn check(network: &Network, options: &Options, plan: &Plan) -> Result<(), TestCa
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn plans_keep_their_word(network in arb_any_network(), options in arb_options()) {
