@@ -87,6 +87,9 @@ pub(crate) struct SearchArgs {
     /// How children are proposed
     #[arg(long, value_enum)]
     pub(crate) strategy: Option<StrategyArg>,
+    /// Start from what another study learnt: its folder or meta-graph.json, also of another space or data. It is on trial first
+    #[arg(long, value_name = "STUDY|FILE")]
+    pub(crate) warm_start: Option<String>,
     /// Distinct children to train
     #[arg(long, value_name = "N")]
     pub(crate) children: Option<usize>,
@@ -114,7 +117,7 @@ pub(crate) struct SearchArgs {
 /// How children are proposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StrategyArg {
-    /// The meta-graph: ancestral sampling and graph propagation
+    /// Graph propagation into a meta-graph; a surrogate picks children around the best ones and out of its draws
     Gram,
     /// Removes, for good, the edge whose removal scores best
     Autoshrink,

@@ -10,17 +10,19 @@ use serde::{Deserialize, Serialize};
 pub struct MetaConfig {
     /// ε: every edge weight stays in `[ε, 1 − ε]`, so that no edge is ever lost for good; 0.02.
     pub epsilon: f64,
-    /// η: how far one round moves the weights towards its children, in `(0, 1]`; 0.2.
+    /// K: children that are propagated together; 16.
+    pub children_per_lesson: usize,
+    /// η: how far one lesson moves the weights towards its children, in `(0, 1]`; 0.2.
     pub eta: f64,
     /// Largest inverse temperature β for scores in `0..=1`; 200.
     pub beta_cap: f64,
     /// The search has converged when the mean entropy of an edge is at most this many bits; 0.20.
     pub entropy_stop_bits: f64,
-    /// … or when the pruned child has been the same for so many rounds (10) and
+    /// … or when the pruned child has been the same for so many lessons (10) and
     pub stable_rounds: usize,
     /// the moving average of the largest change of a weight is below this; 0.01.
     pub stable_change: f64,
-    /// The search ends after so many rounds in any case: no bound is proved for the method; 200.
+    /// The search ends after so many lessons in any case: no bound is proved for the method; 200.
     pub max_rounds: usize,
 }
 
@@ -28,6 +30,7 @@ impl Default for MetaConfig {
     fn default() -> Self {
         Self {
             epsilon: 0.02,
+            children_per_lesson: 16,
             eta: 0.2,
             beta_cap: 200.0,
             entropy_stop_bits: 0.20,
@@ -46,6 +49,10 @@ impl MetaConfig {
     pub fn verify(&self) -> Result<(), MetaConfigError> {
         let rules = [
             (self.epsilon > 0.0 && self.epsilon < 0.5, format!("epsilon: {} is not between 0 and 0.5", self.epsilon)),
+            (
+                self.children_per_lesson >= 2,
+                "children_per_lesson: must be 2 or more, for a lesson compares its children".into(),
+            ),
             (self.eta > 0.0 && self.eta <= 1.0, format!("eta: {} is not above 0 and at most 1", self.eta)),
             (
                 self.beta_cap > 0.0 && self.beta_cap <= 1e6,
@@ -81,6 +88,7 @@ mod tests {
         assert_eq!(MetaConfig::default().verify(), Ok(()));
         let bad = MetaConfig {
             epsilon: 0.5,
+            children_per_lesson: 1,
             eta: 0.0,
             beta_cap: f64::NAN,
             entropy_stop_bits: -1.0,
@@ -89,8 +97,16 @@ mod tests {
             max_rounds: 0,
         };
         let message = bad.verify().unwrap_err().to_string();
-        for field in ["epsilon", "eta", "beta_cap", "entropy_stop_bits", "stable_rounds", "stable_change", "max_rounds"]
-        {
+        let fields = [
+            "epsilon",
+            "children_per_lesson",
+            "eta",
+            "beta_cap",
+            "entropy_stop_bits",
+            "stable_rounds",
+            "stable_change",
+        ];
+        for field in fields.into_iter().chain(["max_rounds"]) {
             assert!(message.contains(&format!("{field}:")), "{message}");
         }
     }

@@ -104,6 +104,16 @@ impl CellDomain {
         &self.meta
     }
 
+    /// Goes on with what the meta-graph was taught: draws change, points and classes do not.
+    ///
+    /// # Panics
+    /// If the meta-graph is not one of the same space and deal.
+    pub fn teach(&mut self, meta: MetaGraph) {
+        let nodes = |meta: &MetaGraph| -> Vec<_> { meta.stages().iter().map(MetaStage::n_nodes).collect() };
+        assert_eq!(nodes(&self.meta), nodes(&meta), "a meta-graph of another space");
+        self.meta = meta;
+    }
+
     fn keeps_limits(&self, child: &Child) -> bool {
         self.meta.cost(&self.costs, child).is_some_and(|cost| self.limits.allow(&cost))
     }

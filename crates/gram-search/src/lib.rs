@@ -43,6 +43,8 @@
 //!     num_classes: 10,
 //!     limits: Limits::default(),
 //!     strategy: StrategyKind::Gram,
+//!     sampler: Default::default(),
+//!     warm_start: None,
 //!     n_children: 40,
 //!     children_per_round: 8,
 //!     seed: 1,
@@ -57,6 +59,7 @@
 //!     observer: &mut (),
 //!     interrupt: &AtomicBool::new(false),
 //!     pruned: &|_| None,
+//!     warm_source: None,
 //! })?;
 //! assert_eq!(report.n_children, 40);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -81,7 +84,7 @@ pub mod surrogate;
 pub mod tabular;
 
 pub use cell_domain::CellDomain;
-pub use config::{ConfigError, StrategyKind, StudyConfig, UnknownStrategy};
+pub use config::{ConfigError, Sampler, StrategyError, StrategyKind, StudyConfig, UnknownStrategy, WarmStart};
 pub use evaluator::{BadEvalKey, EvalKey, Evaluator, EvaluatorError, Job, Outcome};
 pub use executor::{Done, Evaluation, Executor, LocalExecutor};
 pub use files::FileError;
@@ -91,7 +94,7 @@ pub use preflight::{CostRange, Feasibility, Preflight, PreflightError, StageSize
 pub use report::{ChildSummary, StudyReport, pareto_front, pareto_json};
 pub use strategy::{
     AskError, Context, DomainSearch, Fitted, GramStrategy, Lesson, Prior, Proposal, Pruned, RandomStrategy, Strategy,
-    TRIES_PER_NEW_CHILD, TellError, Tilt, probe_prior,
+    TRIES_PER_NEW_CHILD, TellError, Tilt, WarmOutcome, probe_prior,
 };
 pub use streams::{child_seed, try_stream};
 pub use study::{

@@ -18,7 +18,7 @@ use crate::try_stream;
 
 pub use autoshrink::AutoShrink;
 pub use evolution::{EvolutionConfig, RegularisedEvolution};
-pub use gram::{GramConfig, GramSearch};
+pub use gram::{ClassCredit, GramConfig, GramConfigError, GramSearch};
 pub use history::{Evaluated, History};
 pub use local_search::LocalSearch;
 pub use random::RandomSearch;

@@ -8,7 +8,7 @@ mod random;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gram_ir::{CanonicalKey, Cell, LowerError, Macs, Params};
-use gram_meta::{Converged, MetaGraph, MetaGraphError, PropagateError, SampleError};
+use gram_meta::{Converged, MetaGraph, MetaGraphError, PropagateError, SampleError, WarmStartError};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,15 @@ pub trait Strategy {
     /// # Errors
     /// [`TellError`].
     fn tell(&mut self, scores: &[Option<f64>], pruned: &Pruned<'_>) -> Result<Option<Lesson>, TellError>;
+
+    /// Called once, after the last round of a study that has ended: learns what rounds were too small to teach.
+    ///
+    /// # Errors
+    /// [`TellError`].
+    fn finish(&mut self, pruned: &Pruned<'_>) -> Result<(), TellError> {
+        let _ = pruned;
+        Ok(())
+    }
 
     /// What was learnt so far, if the strategy keeps it in a meta-graph.
     fn meta_graph(&self) -> Option<&MetaGraph>;
@@ -120,13 +129,13 @@ pub struct Prior {
     pub tilt: Option<f64>,
 }
 
-/// What a round taught.
+/// What a lesson, the children of one round or more, taught.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lesson {
     /// Inverse temperature of the scores.
     pub beta: f64,
-    /// Effective number of children that the round's weights stand for.
+    /// Effective number of children that the lesson's weights stand for.
     pub ess: f64,
     /// Largest change of an edge weight.
     pub max_change: f64,
@@ -134,15 +143,30 @@ pub struct Lesson {
     pub change_average: f64,
     /// Mean entropy of an edge in bits, see [`MetaGraph::entropy_bits`].
     pub entropy_bits: f64,
-    /// Rounds for which the pruned child has been the same.
+    /// Lessons for which the pruned child has been the same.
     pub unchanged_rounds: usize,
     /// The convergence test that fired, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub converged: Option<Converged>,
+    /// What the trial of a warm start came to; with the first lesson of a study that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_start: Option<WarmOutcome>,
+}
+
+/// What the trial of a warm start came to; see [`gram_meta::WarmTrial`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarmOutcome {
+    /// Whether the earlier study's knowledge is used.
+    pub is_warm: bool,
+    /// Mean score of the children that it proposed; none if none has a score.
+    pub mean_warm: Option<f64>,
+    /// Mean score of the children that were proposed without it; none if none has a score.
+    pub mean_cold: Option<f64>,
 }
 
 /// Why a strategy has no proposals.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
     /// No feasible child in a bounded number of tries.
@@ -166,6 +190,9 @@ pub enum AskError {
     /// A child that does not fit its meta-graph.
     #[error(transparent)]
     Meta(#[from] MetaGraphError),
+    /// An earlier study's meta-graph that does not fit.
+    #[error(transparent)]
+    WarmStart(#[from] WarmStartError),
     /// Not even the smallest networks of the space can be lowered.
     #[error(transparent)]
     Lower(#[from] LowerError),

@@ -11,13 +11,13 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use gram_meta::{MetaFileError, MetaGraphError};
+use gram_meta::{MetaFileError, MetaGraph};
 use serde_json::Value;
 
 use crate::files::AtPath;
 use crate::{
     AskError, ConfigError, Evaluator, EvaluatorError, Executor, FileError, Observer, Outcome, PreflightError, Pruned,
-    Strategy, StudyConfig, StudyReport, TellError,
+    Strategy, StrategyError, StudyConfig, StudyReport, TellError,
 };
 
 use differences::{differences, sorted};
@@ -60,6 +60,8 @@ pub struct Run<'a> {
     pub interrupt: &'a AtomicBool,
     /// For the convergence test, see [`Strategy::tell`]. A function of the meta-graph alone.
     pub pruned: &'a Pruned<'a>,
+    /// The meta-graph of [`StudyConfig::warm_start`].
+    pub warm_source: Option<&'a MetaGraph>,
 }
 
 impl Study {
@@ -102,7 +104,7 @@ impl Study {
     /// # Errors
     /// [`StudyError`]; what was evaluated until then is kept, and the next run goes on there.
     pub fn run(&mut self, run: Run<'_>) -> Result<StudyReport, StudyError> {
-        let mut strategy = self.config.build_strategy()?;
+        let mut strategy = self.config.build_strategy(run.warm_source)?;
         self.run_with(strategy.as_mut(), run)
     }
 
@@ -174,9 +176,9 @@ pub enum StudyError {
     /// The configuration is out of range.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Space or hyper-parameters of the meta-graph are not usable.
+    /// The configuration's strategy cannot be built.
     #[error(transparent)]
-    Meta(#[from] MetaGraphError),
+    Strategy(#[from] StrategyError),
     /// Limits that cannot be met, or a space that cannot be lowered.
     #[error(transparent)]
     Preflight(#[from] PreflightError),

@@ -328,6 +328,7 @@ proptest! {
             observer: &mut (),
             interrupt: &guard.toy.interrupt,
             pruned: &|_| None,
+            warm_source: None,
         });
         match ended {
             Ok(report) => prop_assert!(report.best.iter().all(|child| config.limits.allow(&child.cost))),

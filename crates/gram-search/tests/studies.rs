@@ -13,9 +13,10 @@ use gram_ir::{CanonicalKey, CellOp, Limits, Macs, NodeOperators, Params};
 use gram_meta::{MetaConfig, MetaGraph};
 use gram_search::{
     Context, Evaluator, EvaluatorError, Gate, Job, LocalExecutor, Observer, Outcome, Progress, Proposal, Record,
-    RoundRecord, Run, StopReason, StrategyKind, Study, StudyError, child_seed, read_journal,
+    RoundRecord, Run, Sampler, StopReason, StrategyKind, Study, StudyConfig, StudyError, StudyReport, WarmStart,
+    child_seed, read_journal,
 };
-use toy::{Toy, config, files, run, run_on};
+use toy::{Toy, config, files, run, run_on, space};
 
 #[test]
 fn journals_are_the_same_for_any_number_of_jobs() {
@@ -106,7 +107,9 @@ fn journal_holds_no_times_and_every_child_once() {
     let timings = fs::read_to_string(folder.path().join("timings.jsonl")).unwrap();
     assert_eq!(timings.lines().count(), 40);
     let meta = MetaGraph::from_json(&fs::read_to_string(folder.path().join("meta-graph.json")).unwrap()).unwrap();
-    assert_eq!(meta.n_rounds(), records.iter().filter(|record| matches!(record, Record::Round(_))).count());
+    let is_lesson = |record: &&Record| matches!(record, Record::Round(round) if round.lesson.is_some());
+    let n_lessons = records.iter().filter(is_lesson).count();
+    assert_eq!((n_lessons, meta.n_rounds()), (2, 3), "the last eight children are taught when the study has ended");
 }
 
 /// Copies journal and results, the journal cut to its first `bytes` bytes and results to those that `keep` names.
@@ -126,9 +129,17 @@ fn partial_copy(from: &Path, to: &Path, bytes: usize, keep: impl Fn(usize) -> bo
 
 #[test]
 fn a_study_that_is_killed_anywhere_ends_with_the_same_bytes() {
-    let config = config(&[5, 6], StrategyKind::Gram, 20, 9);
+    killed_anywhere(&config(&[5, 6], StrategyKind::Gram, 20, 9));
+}
+
+#[test]
+fn a_study_of_draws_alone_that_is_killed_anywhere_ends_with_the_same_bytes() {
+    killed_anywhere(&StudyConfig { sampler: Sampler::Ancestral, ..config(&[5, 6], StrategyKind::Gram, 20, 9) });
+}
+
+fn killed_anywhere(config: &StudyConfig) {
     let reference = tempfile::tempdir().unwrap();
-    run(reference.path(), &config, &Toy { diverge_every: 7, ..Toy::default() }, 1).unwrap();
+    run(reference.path(), config, &Toy { diverge_every: 7, ..Toy::default() }, 1).unwrap();
     let expected = files(reference.path());
     let journal = fs::read(reference.path().join("journal.jsonl")).unwrap();
     let ends: Vec<usize> =
@@ -146,7 +157,7 @@ fn a_study_that_is_killed_anywhere_ends_with_the_same_bytes() {
         fs::write(folder.path().join("results").join("x.json.99.tmp"), "half").unwrap();
         fs::write(folder.path().join("meta-graph.json"), "half").unwrap();
         let toy = Toy { diverge_every: 7, ..Toy::default() };
-        let report = run(folder.path(), &config, &toy, 1 + n % 2).unwrap();
+        let report = run(folder.path(), config, &toy, 1 + n % 2).unwrap();
         assert_eq!(report.n_children, 20);
         assert_eq!(files(folder.path()), expected, "cut at {cut}");
     }
@@ -218,6 +229,7 @@ fn observers_hear_of_every_child_round_and_torn_line() {
             observer: &mut log,
             interrupt: &toy.interrupt,
             pruned: &pruned,
+            warm_source: None,
         })
         .unwrap();
     assert!(log.progress.iter().enumerate().all(|(index, progress)| progress.n_done == index + 1));
@@ -226,8 +238,14 @@ fn observers_hear_of_every_child_round_and_torn_line() {
     assert_eq!(log.progress[19].best_validation_top1, report.best[0].outcome.validation_top1());
     assert!(log.notes[0].contains("last line was torn"), "{:?}", log.notes);
     assert_eq!(log.notes[1], "going on after 4 evaluated children");
-    let again =
-        Run { evaluator: &toy, executor: &executor, observer: &mut log, interrupt: &toy.interrupt, pruned: &pruned };
+    let again = Run {
+        evaluator: &toy,
+        executor: &executor,
+        observer: &mut log,
+        interrupt: &toy.interrupt,
+        pruned: &pruned,
+        warm_source: None,
+    };
     assert!(matches!(study.run(again), Err(StudyError::HasRun)));
 }
 
@@ -250,13 +268,13 @@ fn a_search_converges_on_a_small_space() {
     config.meta = MetaConfig { max_rounds: 12, ..MetaConfig::default() };
     let report = run(folder.path(), &config, &Toy::default(), 1).unwrap();
     assert_eq!(report.stop, StopReason::Converged(gram_meta::Converged::RoundsCap));
-    assert_eq!(report.n_rounds, 12);
+    assert_eq!(report.n_rounds, 24, "twelve lessons of two rounds");
 }
 
 /// Scores of a search in order of evaluation, by ask and tell alone.
-fn search(kind: StrategyKind, n_children: usize, seed: u64) -> Vec<f64> {
-    let config = config(&[12, 12], kind, n_children, seed);
-    let mut strategy = config.build_strategy().unwrap();
+fn search(config: &StudyConfig, warm_source: Option<&MetaGraph>) -> Vec<f64> {
+    let (n_children, seed) = (config.n_children, config.seed);
+    let mut strategy = config.build_strategy(warm_source).unwrap();
     let interrupt = AtomicBool::new(false);
     let gate = Gate { space: &config.space, input: config.input, num_classes: 10, limits: &config.limits };
     let mut scores: BTreeMap<CanonicalKey, f64> = BTreeMap::new();
@@ -264,6 +282,9 @@ fn search(kind: StrategyKind, n_children: usize, seed: u64) -> Vec<f64> {
     for round in 0.. {
         let is_seen = |graph: &CanonicalKey| scores.contains_key(graph);
         let context = Context { gate, seed, round, is_seen: &is_seen, interrupt: &interrupt };
+        if round == 0 {
+            strategy.start(&context).unwrap();
+        }
         let n_new = config.children_per_round.min(n_children - in_order.len());
         if n_new == 0 {
             break;
@@ -285,21 +306,110 @@ fn search(kind: StrategyKind, n_children: usize, seed: u64) -> Vec<f64> {
 
 #[test]
 fn gram_beats_random_search() {
-    // 20 seeds, 160 children each: mean of the last 40 children's scores, and the best score.
-    let (mut n_wins, mut gain) = (0, 0.0);
-    for seed in 0..20 {
-        let figures = |kind| {
-            let scores = search(kind, 160, seed);
-            assert_eq!(scores.len(), 160);
-            (scores[120..].iter().sum::<f64>() / 40.0, scores.iter().copied().fold(0.0, f64::max))
-        };
-        let (gram, random) = (figures(StrategyKind::Gram), figures(StrategyKind::Random));
-        n_wins += usize::from(gram.0 > random.0);
-        gain += (gram.1 - random.1) / 20.0;
+    // Mean of the last quarter of children's scores, and the best score.
+    let figures = |kind, sampler, n_children, seed| {
+        let scores = search(&StudyConfig { sampler, ..config(&[12, 12], kind, n_children, seed) }, None);
+        assert_eq!(scores.len(), n_children);
+        let last = &scores[n_children * 3 / 4..];
+        (last.iter().sum::<f64>() / last.len() as f64, scores.iter().copied().fold(0.0, f64::max))
+    };
+    for (sampler, n_children) in [(Sampler::Ancestral, 160), (Sampler::Screened, 64)] {
+        let (mut n_wins, mut gain) = (0, 0.0);
+        for seed in 0..20 {
+            let gram = figures(StrategyKind::Gram, sampler, n_children, seed);
+            let random = figures(StrategyKind::Random, sampler, n_children, seed);
+            n_wins += usize::from(gram.0 > random.0);
+            gain += (gram.1 - random.1) / 20.0;
+        }
+        // If neither were better, 18 or more wins of 20 would have probability 0.0002.
+        assert!(n_wins >= 18, "{sampler:?}: {n_wins} of 20");
+        assert!(gain > 0.0, "{sampler:?}: mean gain of the best score {gain}");
     }
-    // If neither were better, 18 or more wins of 20 would have probability 0.0002.
-    assert!(n_wins >= 18, "{n_wins} of 20");
-    assert!(gain > 0.0, "mean gain of the best score {gain}");
+}
+
+/// What a study of this configuration learnt.
+fn meta_graph(config: &StudyConfig, toy: &Toy) -> MetaGraph {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), config, toy, 1).unwrap();
+    MetaGraph::from_json(&fs::read_to_string(folder.path().join("meta-graph.json")).unwrap()).unwrap()
+}
+
+/// Mean score of the first `n` children of a study that starts from `source`, if there is one.
+fn mean_of_first(config: &StudyConfig, source: Option<&MetaGraph>, n: usize) -> f64 {
+    let warm_start = source.map(|source| WarmStart { digest: WarmStart::digest_of(source).unwrap(), rho: 0.5 });
+    let scores = search(&StudyConfig { warm_start, n_children: n, ..config.clone() }, source);
+    scores.iter().sum::<f64>() / n as f64
+}
+
+/// The meta-graph that believes the opposite, if its prior was 0.5 everywhere, as it is up to 8 nodes.
+fn inverted(meta: &MetaGraph) -> MetaGraph {
+    let mut file: serde_json::Value = serde_json::from_str(&meta.to_json().unwrap()).unwrap();
+    for weight in file["stages"][0]["weights"].as_array_mut().unwrap() {
+        *weight = (1.0 - weight.as_f64().unwrap()).into();
+    }
+    MetaGraph::from_json(&file.to_string()).unwrap()
+}
+
+/// ALGORITHMS F6 and F3: what was learnt with 10 nodes a stage helps with 30, whose operators are dealt otherwise, and the opposite of it
+/// does not harm. Ten seeds, draws alone.
+#[test]
+fn small_stages_teach_large_ones() {
+    let draws = |nodes, n_children, seed| StudyConfig {
+        sampler: Sampler::Ancestral,
+        ..config(&[nodes], StrategyKind::Gram, n_children, seed)
+    };
+    let (mut n_wins, mut harm) = (0, Vec::new());
+    for seed in 0..10 {
+        let source = meta_graph(&draws(10, 96, 100 + seed), &Toy::default());
+        let large = draws(30, 48, seed);
+        let cold = mean_of_first(&large, None, 48);
+        n_wins += usize::from(mean_of_first(&large, Some(&source), 48) > cold);
+        let opposite = inverted(&meta_graph(&draws(8, 96, 100 + seed), &Toy::default()));
+        harm.push(cold - mean_of_first(&large, Some(&opposite), 48));
+    }
+    // If it made no difference, 8 or more wins of 10 would have probability 0.055.
+    assert!(n_wins >= 8, "{n_wins} of 10");
+    let mean = harm.iter().sum::<f64>() / 10.0;
+    let error = (harm.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 90.0).sqrt();
+    assert!(mean <= error.max(0.01), "the opposite costs {mean} ± {error} of the mean score");
+}
+
+#[test]
+fn a_warm_start_is_tried_settled_and_bound_to_its_source() {
+    let source = meta_graph(&config(&[6], StrategyKind::Gram, 64, 1), &Toy::default());
+    let warm_start = WarmStart { digest: WarmStart::digest_of(&source).unwrap(), rho: 0.5 };
+    let cold = config(&[6], StrategyKind::Gram, 24, 2);
+    let warm = StudyConfig { warm_start: Some(warm_start.clone()), ..cold.clone() };
+    let folder = tempfile::tempdir().unwrap();
+    let (toy, executor) = (Toy::default(), LocalExecutor::new(NonZeroUsize::MIN));
+    let begin = |config: &StudyConfig, name: &str, warm_source: Option<&MetaGraph>| {
+        let mut study =
+            Study::open(&folder.path().join(name), config.clone(), &toy.identity(), &serde_json::Value::Null)?;
+        let (interrupt, pruned) = (&toy.interrupt, &|_: &MetaGraph| None);
+        study.run(Run { evaluator: &toy, executor: &executor, observer: &mut (), interrupt, pruned, warm_source })
+    };
+    begin(&warm, "warm", Some(&source)).unwrap();
+    let outcomes: Vec<_> = read_journal(&folder.path().join("warm/journal.jsonl"))
+        .unwrap()
+        .into_iter()
+        .filter_map(|record| match record {
+            Record::Round(round) => Some(round.lesson.and_then(|lesson| lesson.warm_start)),
+            _ => None,
+        })
+        .collect();
+    // The first lesson is that of the second round; the source's children and the others have both been scored by then.
+    assert_eq!(outcomes.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, false]);
+    assert!(outcomes[1].is_some_and(|outcome| outcome.mean_warm.is_some() && outcome.mean_cold.is_some()));
+
+    let other = meta_graph(&config(&[6], StrategyKind::Gram, 32, 3), &Toy::default());
+    let refused = |result: Result<StudyReport, StudyError>| result.unwrap_err().to_string();
+    assert!(refused(begin(&warm, "none", None)).contains("which was not given"));
+    assert!(refused(begin(&warm, "other", Some(&other))).contains("not from"));
+    let evolution = StudyConfig { strategy: StrategyKind::Evolution, ..warm.clone() };
+    assert!(refused(begin(&evolution, "evolution", Some(&source))).contains("warm_start: is for the strategy gram"));
+    let stages = StudyConfig { space: space(&[6, 6]), ..warm };
+    assert!(refused(begin(&stages, "stages", Some(&source))).contains("the source has 1 stages"));
+    assert_eq!(toy.n_calls.into_inner(), 24, "what is refused evaluates nothing");
 }
 
 #[test]
@@ -361,8 +471,14 @@ fn a_result_that_contradicts_the_journal_is_named() {
     let mut study = Study::open(other.path(), config.clone(), &Lying.identity(), &serde_json::Value::Null).unwrap();
     let interrupt = AtomicBool::new(false);
     let executor = LocalExecutor::new(NonZeroUsize::MIN);
-    let lying =
-        Run { evaluator: &Lying, executor: &executor, observer: &mut (), interrupt: &interrupt, pruned: &|_| None };
+    let lying = Run {
+        evaluator: &Lying,
+        executor: &executor,
+        observer: &mut (),
+        interrupt: &interrupt,
+        pruned: &|_| None,
+        warm_source: None,
+    };
     study.run(lying).unwrap();
     let results = |folder: &Path| {
         let mut paths: Vec<_> =
@@ -432,6 +548,7 @@ fn a_failed_evaluation_ends_the_run_and_can_be_repeated() {
         observer: &mut (),
         interrupt: &toy.interrupt,
         pruned: &|_| None,
+        warm_source: None,
     };
     let error = study.run(run_broken).unwrap_err().to_string();
     assert!(error.starts_with("child 5 (") && error.ends_with("no space left"), "{error}");

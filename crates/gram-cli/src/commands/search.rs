@@ -8,8 +8,8 @@ use std::time::Instant;
 use gram_data::Normalisation;
 use gram_ir::grouped;
 use gram_search::{
-    AskError, Evaluator, EvaluatorError, Executor, Observer, Run, StopReason, Study, StudyConfig as SearchStudy,
-    StudyError, StudyReport, cheapest_child,
+    AskError, Evaluator, EvaluatorError, Executor, Observer, RoundRecord, Run, StopReason, Study,
+    StudyConfig as SearchStudy, StudyError, StudyReport, WarmOutcome, cheapest_child,
 };
 use gram_train::DeviceChoice;
 use serde::Serialize;
@@ -28,6 +28,7 @@ use crate::study::jobs::{SharedCores, cores, share_out};
 use crate::study::load::{Loaded, SearchOptions, load, shape_of};
 use crate::study::memory::{MORE_MEMORY, MemoryLimit};
 use crate::study::training::train_failure;
+use crate::study::warm::WarmSource;
 
 /// What `--json` prints; fractions, not percent.
 #[derive(Serialize)]
@@ -70,7 +71,9 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     // What is free is asked before images take a part of it. Trainings on a GPU take its memory, not this machine's.
     let mut memory = if args.device.is_cuda() { MemoryLimit::unlimited() } else { MemoryLimit::new(args.max_memory) };
     let shares = share_out(jobs, if args.device.is_cuda() { Some(1) } else { args.threads }, cores())?;
-    let Loaded { config, space, dataset } = load(&args.selectors, SearchOptions { strategy, children: args.children })?;
+    let options = SearchOptions { strategy, children: args.children, warm_start: args.warm_start };
+    let Loaded { config, space, dataset } = load(&args.selectors, options)?;
+    let warm = config.search.warm_start.as_ref().map(|from| WarmSource::read(from, &args.output)).transpose()?;
     memory.hold(&dataset);
     refuse_data_folder(&args.output, &config.data.path)?;
     let splits = config.data.split(&dataset)?;
@@ -88,6 +91,8 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         num_classes: dataset.classes.len(),
         limits: config.limits,
         strategy: config.search.strategy,
+        sampler: config.search.sampler,
+        warm_start: warm.as_ref().map(|warm| warm.start.clone()),
         n_children: config.search.children,
         children_per_round: config.search.children_per_round,
         seed: config.seed,
@@ -100,7 +105,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     let evaluator = ProxyEvaluator::new(&splits, &preprocessing, &config, &device, flag)?;
     let executor = SharedCores::new(&evaluator, shares, memory.left());
     // The study stays open, and locked, until all is done.
-    let searched = search(&args.output, study, &config, &evaluator, &executor, flag)?;
+    let searched = search(&args.output, study, &config, warm.as_ref(), &evaluator, &executor, flag)?;
     let finish = Finish {
         dir: &args.output,
         config: &config,
@@ -170,6 +175,7 @@ fn search(
     dir: &Path,
     study: SearchStudy,
     config: &StudyConfig,
+    warm: Option<&WarmSource>,
     evaluator: &ProxyEvaluator<'_>,
     executor: &dyn Executor,
     flag: &AtomicBool,
@@ -178,6 +184,7 @@ fn search(
     let context = serde_json::json!({ "data": config.data.without_path() });
     let (space, input, num_classes, limits) = (study.space.clone(), study.input, study.num_classes, study.limits);
     let mut opened = Study::open(dir, study, &evaluator.identity(), &context).map_err(study_failure)?;
+    warm.map_or(Ok(()), |warm| warm.save(dir))?;
     let text = toml::to_string_pretty(config).or_fail_with(Kind::Internal, "writing study.toml")?;
     save(&dir.join("study.toml"), text.as_bytes())?;
     let pruned = |meta: &gram_meta::MetaGraph| {
@@ -186,7 +193,8 @@ fn search(
     };
     let started = Instant::now();
     let mut observer = Reporter { progress: None, started };
-    let run = Run { evaluator, executor, observer: &mut observer, interrupt: flag, pruned: &pruned };
+    let warm_source = warm.map(|warm| &warm.meta);
+    let run = Run { evaluator, executor, observer: &mut observer, interrupt: flag, pruned: &pruned, warm_source };
     let report = opened.run(run).map_err(study_failure)?;
     if report.stop == StopReason::Interrupted {
         return Err(interrupt::failure(&format!("{} evaluated children are kept", report.n_children)));
@@ -194,6 +202,10 @@ fn search(
     let hours = started.elapsed().as_secs_f64() / 3600.0;
     let children_per_hour = (report.n_evaluated_now > 0).then(|| report.n_evaluated_now as f64 / hours);
     Ok(Searched { report, children_per_hour, _study: opened })
+}
+
+fn percent(top1: Option<f64>) -> String {
+    top1.map_or("diverged".into(), |top1| format!("{:.2} %", top1 * 100.0))
 }
 
 /// Draws the search's progress.
@@ -210,10 +222,22 @@ impl Observer for Reporter {
         }
         let progress =
             self.progress.get_or_insert_with(|| Progress::new("child", child.n_total, child.n_done - 1, self.started));
-        let percent = |top1: Option<f64>| top1.map_or("diverged".into(), |top1| format!("{:.2} %", top1 * 100.0));
         let message =
             format!("validation {}  best {}", percent(child.validation_top1), percent(child.best_validation_top1));
         progress.step(child.n_done, &message);
+    }
+
+    fn round_done(&mut self, round: &RoundRecord) {
+        let Some(WarmOutcome { is_warm, mean_warm, mean_cold }) = round.lesson.and_then(|lesson| lesson.warm_start)
+        else {
+            return;
+        };
+        output::note(&format!(
+            "warm start {}: its children have a mean of {}, others {}",
+            if is_warm { "kept" } else { "dropped" },
+            percent(mean_warm),
+            percent(mean_cold)
+        ));
     }
 
     fn note(&mut self, message: &str) {
@@ -224,9 +248,10 @@ impl Observer for Reporter {
 /// Exit code 2 for settings, 3 for limits, 5 when interrupted, else 4: what else can fail is files.
 fn study_failure(error: StudyError) -> Failure {
     let kind = match &error {
-        StudyError::Config(_) | StudyError::Meta(_) | StudyError::ConfigDiffers { .. } | StudyError::Locked { .. } => {
-            Kind::Usage
-        }
+        StudyError::Config(_)
+        | StudyError::Strategy(_)
+        | StudyError::ConfigDiffers { .. }
+        | StudyError::Locked { .. } => Kind::Usage,
         StudyError::Preflight(error) => preflight_kind(error),
         StudyError::Ask(AskError::Prior { .. } | AskError::Sample(_)) => Kind::Limits,
         StudyError::Ask(_) | StudyError::Tell(_) => Kind::Internal,

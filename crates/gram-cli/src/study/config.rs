@@ -4,8 +4,8 @@ use std::fmt;
 
 use gram_data::{DataError, Dataset, LoadOptions, SplitConfig, Splits, proxy_subset};
 use gram_ir::{Limits, Space};
-use gram_meta::MetaConfig;
-use gram_search::StrategyKind;
+use gram_meta::{MetaConfig, WARM_START_RHO};
+use gram_search::{Sampler, StrategyKind};
 use gram_train::TrainConfig;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
@@ -120,23 +120,50 @@ fn data_failure(error: DataError) -> Failure {
     Failure { kind, error: error.into() }
 }
 
+/// Where a warm start comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WarmStartConfig {
+    /// A `meta-graph.json`, or the folder of a study that has one; relative to where the command runs.
+    pub(crate) path: String,
+    /// Share of its evidence that is taken over, 0 to 1.
+    #[serde(default = "default_rho")]
+    pub(crate) rho: f64,
+}
+
+fn default_rho() -> f64 {
+    WARM_START_RHO
+}
+
 /// The search itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct SearchConfig {
     pub(crate) strategy: StrategyKind,
+    /// Where the children of the strategy gram come from.
+    pub(crate) sampler: Sampler,
+    /// An earlier study's meta-graph to start from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) warm_start: Option<WarmStartConfig>,
     /// Distinct children to train.
     pub(crate) children: usize,
-    /// Children asked for and told together; K of ALGORITHMS 1.5.
+    /// Children asked for and told together: fewer teach sooner, more keep more cores busy.
     pub(crate) children_per_round: usize,
     /// Networks that are scored once more at the end, with a fresh seed, before the winner is named: the pruned one and the best children.
     pub(crate) finalists: usize,
 }
 
 impl Default for SearchConfig {
-    /// K = 16 as in ALGORITHMS 1.5; 64 children and 4 finalists are ours.
+    /// All of them ours.
     fn default() -> Self {
-        Self { strategy: StrategyKind::Gram, children: 64, children_per_round: 16, finalists: 4 }
+        Self {
+            strategy: StrategyKind::Gram,
+            sampler: Sampler::default(),
+            warm_start: None,
+            children: 64,
+            children_per_round: 8,
+            finalists: 4,
+        }
     }
 }
 

@@ -24,10 +24,11 @@ pub(crate) struct Loaded {
 }
 
 /// What only `gram search` can choose.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct SearchOptions {
     pub(crate) strategy: Option<StrategyKind>,
     pub(crate) children: Option<usize>,
+    pub(crate) warm_start: Option<String>,
 }
 
 /// Reads the study file, the data and the options, later ones on top.
@@ -79,6 +80,7 @@ fn overrides(selectors: &Selectors, search: SearchOptions) -> Result<Table> {
     set(&["limits", "max_params"], selectors.limits.max_params.map(|most| Value::Integer(count(most))));
     set(&["search", "strategy"], search.strategy.map(|strategy| Value::String(strategy.name().into())));
     set(&["search", "children"], search.children.map(|children| Value::Integer(count(children as u64))));
+    set(&["search", "warm_start", "path"], search.warm_start.map(Value::String));
     for text in &selectors.set {
         merge(&mut over, parse_set(text)?);
     }

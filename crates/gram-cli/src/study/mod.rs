@@ -9,5 +9,6 @@ mod measure;
 pub(crate) mod memory;
 mod overrides;
 pub(crate) mod training;
+pub(crate) mod warm;
 
 pub(crate) use overrides::{merge, parse_set};

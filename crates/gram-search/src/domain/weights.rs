@@ -1,5 +1,7 @@
 //! The meta-graph of a domain: a belief in every value of every decision.
 
+use std::collections::BTreeMap;
+
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -49,10 +51,17 @@ impl DecisionWeights {
     /// `epsilon` of a uniform weight.
     ///
     /// Each lesson is one member of a class with its share `u`; the shares sum to at most 1, and teaching all members of a class with equal parts
-    /// of its share makes the rule blind to which of them was evaluated.
+    /// of its share makes the rule blind to which of them was evaluated. The share `roles` of what a decision is taught is the mean over all
+    /// decisions between as many values.
     /// # Source
     /// ALGORITHMS 1.5, propagation \[ours\], for categorical decisions: the cross-entropy method. Every decision is live here.
-    pub fn propagate<'a>(&mut self, lessons: impl IntoIterator<Item = (&'a Point, f64)>, eta: f64, epsilon: f64) {
+    pub fn propagate<'a>(
+        &mut self,
+        lessons: impl IntoIterator<Item = (&'a Point, f64)>,
+        eta: f64,
+        epsilon: f64,
+        roles: f64,
+    ) {
         let mut total = 0.0;
         let mut chosen: Vec<Vec<f64>> = self.0.iter().map(|weights| vec![0.0; weights.len()]).collect();
         for (point, share) in lessons {
@@ -61,6 +70,7 @@ impl DecisionWeights {
                 sums[usize::from(value)] += share;
             }
         }
+        share_by_roles(&mut chosen, roles);
         for (weights, sums) in self.0.iter_mut().zip(&chosen) {
             let floor = epsilon / weights.len() as f64;
             for (weight, sum) in weights.iter_mut().zip(sums) {
@@ -69,6 +79,21 @@ impl DecisionWeights {
             let sum: f64 = weights.iter().sum();
             weights.iter_mut().for_each(|weight| *weight /= sum);
         }
+    }
+}
+
+/// Mixes what each decision was taught with the mean of all decisions between as many values: they choose from the same menu, and so have
+/// the same roles.
+fn share_by_roles(chosen: &mut [Vec<f64>], roles: f64) {
+    let mut means: BTreeMap<usize, (f64, Vec<f64>)> = BTreeMap::new();
+    for sums in &*chosen {
+        let (n, mean) = means.entry(sums.len()).or_insert_with(|| (0.0, vec![0.0; sums.len()]));
+        *n += 1.0;
+        mean.iter_mut().zip(sums).for_each(|(mean, sum)| *mean += sum);
+    }
+    for sums in chosen.iter_mut() {
+        let (n, mean) = &means[&sums.len()];
+        sums.iter_mut().zip(mean).for_each(|(sum, mean)| *sum = (1.0 - roles) * *sum + roles * mean / n);
     }
 }
 
@@ -92,7 +117,7 @@ mod tests {
     fn one_round_by_hand() {
         let mut weights = DecisionWeights::uniform(&[Decision::new("a", 2), Decision::new("b", 4)]);
         let lessons = [(Point::from([0, 3]), 0.75), (Point::from([1, 3]), 0.25)];
-        weights.propagate(lessons.iter().map(|(point, share)| (point, *share)), 0.2, 0.02);
+        weights.propagate(lessons.iter().map(|(point, share)| (point, *share)), 0.2, 0.02, 0.0);
         // a: 0.8·0.5 + 0.2·(0.75, 0.25); b: 0.8·0.25 + 0.2·(0, 0, 0, 1).
         for (got, expected) in weights.of(0).iter().chain(weights.of(1)).zip([0.55, 0.45, 0.2, 0.2, 0.2, 0.4]) {
             assert!((got - expected).abs() < 1e-12, "{got} {expected}");
@@ -105,7 +130,7 @@ mod tests {
         let mut weights = DecisionWeights::uniform(&[Decision::new("a", 5)]);
         let best = Point::from([2]);
         for _ in 0..200 {
-            weights.propagate([(&best, 1.0)], 0.2, 0.02);
+            weights.propagate([(&best, 1.0)], 0.2, 0.02, 0.0);
         }
         assert!((weights.of(0).iter().sum::<f64>() - 1.0).abs() < 1e-12);
         assert!(weights.of(0).iter().all(|&w| w >= 0.0039), "{weights:?}");

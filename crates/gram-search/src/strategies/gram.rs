@@ -1,10 +1,12 @@
 //! GRAM's search: moves around the best children, screened by a surrogate, and draws from a meta-graph.
 
-use std::collections::BTreeMap;
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use gram_meta::{MetaConfig, temper};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::{ClassKey, DecisionWeights, Domain, Point};
 use crate::surrogate::{Features, KernelRidge, KernelRidgeConfig, Prediction, Surrogate};
@@ -15,7 +17,8 @@ use super::{DomainStrategy, History, Round, Streams, new_random};
 ///
 /// The defaults are ours. Founders, exploration, proposals, draws and optimism were compared on NAS-Bench-Macro and enas-dag; the others are
 /// those of ALGORITHMS 1.5.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct GramConfig {
     /// Evaluations before the surrogate is asked.
     pub founders: usize,
@@ -35,6 +38,25 @@ pub struct GramConfig {
     pub eta: f64,
     /// Smallest weight of a value, as a share of a uniform weight, ε.
     pub epsilon: f64,
+    /// Who of a child's class is taught.
+    pub credit: ClassCredit,
+    /// Share of a lesson that goes, along the meta-graph, to all decisions between the same values alike, `0..=1`.
+    pub roles: f64,
+    /// The surrogate's.
+    pub surrogate: KernelRidgeConfig,
+}
+
+/// What a child of a class teaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClassCredit {
+    /// All members of its class in equal parts, so that it does not matter which of them was evaluated.
+    #[default]
+    Members,
+    /// The member that was evaluated.
+    Own,
+    /// Nothing: draws stay uniform.
+    Nothing,
 }
 
 impl Default for GramConfig {
@@ -49,6 +71,9 @@ impl Default for GramConfig {
             lesson: 16,
             eta: 0.2,
             epsilon: 0.02,
+            credit: ClassCredit::Members,
+            roles: 0.0,
+            surrogate: KernelRidgeConfig::default(),
         }
     }
 }
@@ -65,14 +90,22 @@ pub struct GramSearch {
     config: GramConfig,
     streams: Streams,
     history: History,
-    asked: Round,
+    asked: Vec<Point>,
     surrogate: Box<dyn Surrogate>,
     /// Features of classes that were screened; only of the present round's, so that memory stays bounded.
     known_features: BTreeMap<ClassKey, Features>,
-    weights: Option<DecisionWeights>,
+    meta: Meta,
     beta: Option<f64>,
     /// Entries of the history that the meta-graph was taught.
     n_taught: usize,
+}
+
+/// Where draws come from.
+enum Meta {
+    /// Weights of the domain's decisions, which the search teaches; none before the first round.
+    Own(Option<DecisionWeights>),
+    /// [`Domain::random`]: whoever owns the domain teaches its meta-graph.
+    Domain,
 }
 
 /// Draws from the meta-graph before a weighted choice among random points is made instead.
@@ -81,10 +114,44 @@ const MAX_META_DRAWS: usize = 20;
 /// Random points of that choice.
 const POOL: usize = 16;
 
+impl GramConfig {
+    /// Everything that is out of range, a line for each.
+    ///
+    /// # Errors
+    /// [`GramConfigError`].
+    pub fn verify(&self) -> Result<(), GramConfigError> {
+        let share = |x: f64| (0.0..=1.0).contains(&x);
+        let rules = [
+            (self.founders >= 2, "founders: must be 2 or more"),
+            (share(self.exploration), "exploration: must be between 0 and 1"),
+            (self.starts >= 1, "starts: must be 1 or more"),
+            (self.proposals <= 100_000 && self.draws <= 100_000, "proposals, draws: must be 100,000 or less"),
+            (self.optimism.is_finite() && self.optimism >= 0.0, "optimism: must be 0 or more"),
+            (self.lesson >= 2, "lesson: must be 2 or more"),
+            (
+                share(self.eta) && share(self.epsilon) && share(self.roles),
+                "eta, epsilon, roles: must be between 0 and 1",
+            ),
+            (
+                self.surrogate.is_usable(),
+                "surrogate: choice_shares must be between 0 and 1, noises above 0, and there must be one of each",
+            ),
+        ];
+        let broken: Vec<&str> = rules.into_iter().filter(|(holds, _)| !holds).map(|(_, message)| message).collect();
+        if broken.is_empty() { Ok(()) } else { Err(GramConfigError(broken)) }
+    }
+}
+
+/// What is wrong with a [`GramConfig`], a line for each rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the settings of gram are not usable: {}", .0.join("; "))]
+pub struct GramConfigError(Vec<&'static str>);
+
 impl GramSearch {
     /// A search with this seed and a [`KernelRidge`].
     pub fn new(seed: u64, config: GramConfig) -> Self {
-        Self::with_surrogate(seed, config, Box::new(KernelRidge::new(KernelRidgeConfig::default())))
+        let surrogate = KernelRidge::new(config.surrogate.clone());
+        Self::with_surrogate(seed, config, Box::new(surrogate))
     }
 
     /// A search with this seed and a surrogate without examples.
@@ -93,18 +160,43 @@ impl GramSearch {
             config,
             streams: Streams::new(seed),
             history: History::default(),
-            asked: Round::default(),
+            asked: Vec::new(),
             surrogate,
             known_features: BTreeMap::new(),
-            weights: None,
+            meta: Meta::Own(None),
             beta: None,
             n_taught: 0,
         }
     }
 
-    /// What was learnt about the decisions; `None` before the first round.
+    /// A search of a domain that has a meta-graph behind [`Domain::random`], which the caller teaches between rounds.
+    pub fn of_meta_graph(seed: u64, config: GramConfig) -> Self {
+        Self { meta: Meta::Domain, ..Self::new(seed, config) }
+    }
+
+    /// What was learnt about the decisions; `None` before the first round, and where the domain has a meta-graph of its own.
     pub fn weights(&self) -> Option<&DecisionWeights> {
-        self.weights.as_ref()
+        match &self.meta {
+            Meta::Own(weights) => weights.as_ref(),
+            Meta::Domain => None,
+        }
+    }
+
+    /// Whether there are enough children for the surrogate to choose the next ones.
+    pub fn is_founded(&self) -> bool {
+        self.history.entries().len() >= self.config.founders
+    }
+
+    /// Learns scores of points, whoever proposed them: the first children of a study come from elsewhere.
+    pub fn learn(&mut self, points: impl IntoIterator<Item = Point>, scores: &[Option<f64>], domain: &dyn Domain) {
+        let mut round = Round::default();
+        points.into_iter().for_each(|point| round.push(point, domain));
+        let n_before = self.history.entries().len();
+        self.history.extend(round, scores);
+        for entry in &self.history.entries()[n_before..] {
+            self.surrogate.observe(Features::of(&entry.point, domain));
+        }
+        self.teach(domain);
     }
 
     /// Proposals of the chains: new neighbours of the best children, best children first.
@@ -126,9 +218,8 @@ impl GramSearch {
 
     /// Adds proposals from all over the domain, so that screening is not bound to what is near.
     fn add_draws(&self, proposals: &mut BTreeMap<ClassKey, Point>, domain: &dyn Domain, rng: &mut ChaCha8Rng) {
-        let Some(weights) = &self.weights else { return };
         for _ in 0..self.config.draws {
-            let drawn = Some(weights.draw(rng)).filter(|point| domain.is_feasible(point));
+            let drawn = self.weights().map(|weights| weights.draw(rng)).filter(|point| domain.is_feasible(point));
             if let Some(point) = drawn.or_else(|| domain.random(rng)) {
                 let class = domain.class_of(&point);
                 if !self.history.contains(&class) {
@@ -146,23 +237,31 @@ impl GramSearch {
         self.surrogate.fit(&scores).is_ok()
     }
 
-    /// The proposal that the surrogate likes best; of equals the first class.
-    fn screen(&self, proposals: &BTreeMap<ClassKey, Point>, round: &Round) -> Option<ClassKey> {
-        let mut best: Option<(f64, ClassKey)> = None;
-        for class in proposals.keys().filter(|class| !round.contains(class)) {
-            let Some(features) = self.known_features.get(class) else { continue };
-            let Prediction { mean, sd } = self.surrogate.predict(features);
-            let merit = mean + self.config.optimism * sd;
-            if best.is_none_or(|(most, _)| merit > most) {
-                best = Some((merit, *class));
+    /// The class among `left` that the surrogate likes best; of equals the first. Takes it, and what the round has already, out of `left`.
+    ///
+    /// What was believed since a merit was computed can only have lowered it, so only those in front are computed again.
+    fn screen(&self, left: &mut BinaryHeap<Ranked>, round: &Round) -> Option<ClassKey> {
+        while let Some(Ranked { class: Reverse(class), at, .. }) = left.pop() {
+            if round.contains(&class) {
+                continue;
             }
+            if at == round.len() {
+                return Some(class);
+            }
+            left.push(self.rank(class, round.len()));
         }
-        best.map(|(_, class)| class)
+        None
+    }
+
+    /// A proposal's merit when the round has `at` points.
+    fn rank(&self, class: ClassKey, at: usize) -> Ranked {
+        let Prediction { mean, sd } = self.surrogate.predict(&self.known_features[&class]);
+        Ranked { merit: mean + self.config.optimism * sd, class: Reverse(class), at }
     }
 
     /// A new point drawn from the meta-graph; where its draws are infeasible or known, one of several random points, by weight.
     fn explore(&self, domain: &dyn Domain, round: &Round, rng: &mut ChaCha8Rng) -> Option<Point> {
-        let Some(weights) = &self.weights else { return new_random(domain, &self.history, round, rng) };
+        let Some(weights) = self.weights() else { return new_random(domain, &self.history, round, rng) };
         for _ in 0..MAX_META_DRAWS {
             let point = weights.draw(rng);
             if domain.is_feasible(&point) {
@@ -178,7 +277,7 @@ impl GramSearch {
 
     /// Teaches the meta-graph the children that it was not taught yet, once they make a lesson.
     fn teach(&mut self, domain: &dyn Domain) {
-        let Some(weights) = &mut self.weights else { return };
+        let Meta::Own(Some(weights)) = &mut self.meta else { return };
         let meta = MetaConfig::default();
         while self.history.entries().len() - self.n_taught >= self.config.lesson.max(2) {
             let lesson = &self.history.entries()[self.n_taught..][..self.config.lesson.max(2)];
@@ -187,7 +286,11 @@ impl GramSearch {
             self.beta = Some(tempered.beta);
             let mut shares: Vec<(Point, f64)> = Vec::new();
             for (entry, share) in lesson.iter().zip(tempered.weights) {
-                let members = domain.members(&entry.point);
+                let members = match self.config.credit {
+                    ClassCredit::Members => domain.members(&entry.point),
+                    ClassCredit::Own => vec![entry.point.clone()],
+                    ClassCredit::Nothing => Vec::new(),
+                };
                 let part = share / members.len().max(1) as f64;
                 shares.extend(members.into_iter().map(|member| (member, part)));
             }
@@ -195,11 +298,40 @@ impl GramSearch {
                 shares.iter().map(|(point, share)| (point, *share)),
                 self.config.eta,
                 self.config.epsilon,
+                self.config.roles,
             );
             self.n_taught += self.config.lesson.max(2);
         }
     }
 }
+
+/// A proposal, by merit.
+struct Ranked {
+    merit: f64,
+    class: Reverse<ClassKey>,
+    /// Points of the round when the merit was computed.
+    at: usize,
+}
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.merit.total_cmp(&other.merit).then(self.class.cmp(&other.class))
+    }
+}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Ranked {}
 
 impl DomainStrategy for GramSearch {
     fn name(&self) -> &'static str {
@@ -208,9 +340,11 @@ impl DomainStrategy for GramSearch {
 
     fn ask(&mut self, n: usize, domain: &dyn Domain) -> Vec<Point> {
         let mut rng = self.streams.next();
-        self.weights.get_or_insert_with(|| DecisionWeights::uniform(domain.decisions()));
+        if let Meta::Own(weights) = &mut self.meta {
+            weights.get_or_insert_with(|| DecisionWeights::uniform(domain.decisions()));
+        }
         let mut round = Round::default();
-        let is_founded = self.history.entries().len() >= self.config.founders && self.refit();
+        let is_founded = self.is_founded() && self.refit();
         let mut proposals = BTreeMap::new();
         if is_founded {
             proposals = self.proposals(domain);
@@ -222,9 +356,10 @@ impl DomainStrategy for GramSearch {
                 (*class, self.known_features.remove(class).unwrap_or_else(|| Features::of(point, domain)))
             })
             .collect();
+        let mut left: BinaryHeap<Ranked> = proposals.keys().map(|&class| self.rank(class, 0)).collect();
         while round.len() < n {
             let explores = rng.random_bool(self.config.exploration.clamp(0.0, 1.0));
-            let class = if explores { None } else { self.screen(&proposals, &round) };
+            let class = if explores { None } else { self.screen(&mut left, &round) };
             let point = match class {
                 Some(class) => {
                     if let Some(features) = self.known_features.get(&class).filter(|_| round.len() + 1 < n) {
@@ -238,16 +373,12 @@ impl DomainStrategy for GramSearch {
             let Some(point) = point else { break };
             round.push(point, domain);
         }
-        self.asked = round;
-        self.asked.points.clone()
+        self.asked = round.points;
+        self.asked.clone()
     }
 
     fn tell(&mut self, scores: &[Option<f64>], domain: &dyn Domain) {
-        let n_before = self.history.entries().len();
-        self.history.extend(std::mem::take(&mut self.asked), scores);
-        for entry in &self.history.entries()[n_before..] {
-            self.surrogate.observe(Features::of(&entry.point, domain));
-        }
-        self.teach(domain);
+        let asked = std::mem::take(&mut self.asked);
+        self.learn(asked, scores, domain);
     }
 }

@@ -4,6 +4,7 @@ use gram_meta::MetaGraph;
 
 use super::draw::{Fitted, Tilt, probe_prior};
 use crate::cell_domain::CellDomain;
+use crate::domain::Point;
 use crate::strategies::DomainStrategy;
 use crate::{AskError, Context, Lesson, Prior, Proposal, Pruned, Strategy, TellError};
 
@@ -45,19 +46,7 @@ impl Strategy for DomainSearch {
             None => CellDomain::new(self.prior.clone(), self.tilt.clone(), &context.gate)?,
         };
         let domain = self.domain.insert(domain);
-        let mut proposals = Vec::with_capacity(n_new);
-        for point in self.inner.ask(n_new, domain) {
-            if context.is_interrupted() {
-                return Err(AskError::Interrupted);
-            }
-            let candidate = context.admit(domain.meta().cells(&domain.child(&point))?)?;
-            let is_seen = (context.is_seen)(&candidate.graph);
-            proposals.push(if is_seen {
-                Proposal::Repeat(candidate.graph)
-            } else {
-                Proposal::New(Box::new(candidate))
-            });
-        }
+        let proposals = proposals(&self.inner.ask(n_new, domain), domain, context)?;
         self.n_asked = proposals.len();
         Ok(proposals)
     }
@@ -76,4 +65,21 @@ impl Strategy for DomainSearch {
     fn meta_graph(&self) -> Option<&MetaGraph> {
         None
     }
+}
+
+/// What a domain's points propose to the study.
+pub(super) fn proposals(
+    points: &[Point],
+    domain: &CellDomain,
+    context: &Context<'_>,
+) -> Result<Vec<Proposal>, AskError> {
+    let proposal = |point: &Point| {
+        if context.is_interrupted() {
+            return Err(AskError::Interrupted);
+        }
+        let candidate = context.admit(domain.meta().cells(&domain.child(point))?)?;
+        let is_seen = (context.is_seen)(&candidate.graph);
+        Ok(if is_seen { Proposal::Repeat(candidate.graph) } else { Proposal::New(Box::new(candidate)) })
+    };
+    points.iter().map(proposal).collect()
 }

@@ -18,21 +18,21 @@ const LEAST_TRIES: usize = 512;
 
 /// Draws children until `n_new` of them are new to the study, at most [`TRIES_PER_NEW_CHILD`]`·n_new` or 512 in all.
 ///
-/// Each try has its own random stream. A sampler that finds no feasible child ends the round; if it had no child before, that is the error.
-pub(crate) fn draw_round(
-    meta: &MetaGraph,
+/// Child number `k` of the round comes from `prior(k)`. Each try has its own random stream. A sampler that finds no feasible child ends the round; if it had no child before, that is the error.
+pub(crate) fn draw_round<'m>(
+    prior: &dyn Fn(usize) -> &'m MetaGraph,
     tilt: Option<&Tilt>,
     n_new: usize,
     context: &Context<'_>,
 ) -> Result<Vec<(Child, Proposal)>, AskError> {
-    let source = Source::new(meta, tilt)?;
     let mut drawn: Vec<(Child, Proposal)> = Vec::new();
     let mut in_round = BTreeSet::new();
     for attempt in 0..n_new.saturating_mul(TRIES_PER_NEW_CHILD).max(LEAST_TRIES) {
         if in_round.len() == n_new {
             break;
         }
-        let (child, candidate) = match draw_child(meta, &source, attempt, context) {
+        let meta = prior(drawn.len());
+        let (child, candidate) = match draw_child(meta, &Source::new(meta, tilt)?, attempt, context) {
             Ok(found) => found,
             Err(AskError::Sample(_)) if !drawn.is_empty() => break,
             Err(error) => return Err(error),

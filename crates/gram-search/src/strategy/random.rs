@@ -33,7 +33,7 @@ impl Strategy for RandomStrategy {
     }
 
     fn ask(&mut self, n_new: usize, context: &Context<'_>) -> Result<Vec<Proposal>, AskError> {
-        Ok(draw_round(&self.prior, self.tilt.as_ref(), n_new, context)?
+        Ok(draw_round(&|_| &self.prior, self.tilt.as_ref(), n_new, context)?
             .into_iter()
             .map(|(_, proposal)| proposal)
             .collect())

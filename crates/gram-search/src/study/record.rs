@@ -84,7 +84,7 @@ pub struct RoundRecord {
     /// Best score so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best_validation_top1: Option<f64>,
-    /// What the strategy learnt; none for random search.
+    /// What the strategy learnt; none where it does not learn, or waits for more children.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lesson: Option<Lesson>,
 }

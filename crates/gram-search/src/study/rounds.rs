@@ -58,6 +58,7 @@ impl<'s, 'r> Rounds<'s, 'r> {
             let (n_children, n_rounds) = (self.children.len(), self.n_rounds);
             self.study.journal.append(&Record::Stop { reason: stop, n_children, n_rounds })?;
             self.study.journal.finish()?;
+            self.strategy.finish(self.run.pruned)?;
         }
         let report = self.report(stop);
         if stop == StopReason::Interrupted && self.study.journal.is_replaying() {

@@ -1,17 +1,29 @@
 //! Kernel ridge regression as a Gaussian process.
 
+use serde::{Deserialize, Serialize};
+
 use super::cholesky::{Cholesky, dot};
 use super::features::Postings;
 use super::targets::normal_scores;
 use super::{Features, Prediction, Surrogate, SurrogateError};
 
 /// Settings of [`KernelRidge`]. Every refit takes the pair of share and noise under which the scores are likeliest.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct KernelRidgeConfig {
     /// Shares of the decisions in the similarity, `0..=1`; the rest is what is computed.
     pub choice_shares: Vec<f64>,
     /// Variances of the noise, relative to the kernel's.
     pub noises: Vec<f64>,
+}
+
+impl KernelRidgeConfig {
+    /// Whether there is a setting, and all are in range.
+    pub(crate) fn is_usable(&self) -> bool {
+        let shares = self.choice_shares.iter().all(|share| (0.0..=1.0).contains(share));
+        let noises = self.noises.iter().all(|&noise| noise > 0.0 && noise.is_finite());
+        shares && noises && !self.choice_shares.is_empty() && !self.noises.is_empty()
+    }
 }
 
 impl Default for KernelRidgeConfig {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::report::{Comparison, StrategyFigures, TableFigures, Targets};
 use super::{StrategyName, Table, TabularConfig, TabularError, TabularReport};
 use crate::domain::Domain;
+use crate::strategies::GramConfig;
 
 /// Reads the table and runs the strategy, and those it is compared with, over all seeds.
 ///
@@ -22,11 +23,12 @@ pub fn run(config: &TabularConfig) -> Result<TabularReport, TabularError> {
         }
     }
     let targets = Targets::of(&table);
-    let traces = search(&table, config.strategy, config);
+    config.gram.verify()?;
+    let traces = search(&table, (config.strategy, &config.gram), config);
     let figures = StrategyFigures::new(config.strategy, &traces, &table, &targets);
     let mut comparisons = Vec::with_capacity(config.versus.len());
     for &versus in &config.versus {
-        let theirs = search(&table, versus, config);
+        let theirs = search(&table, (versus, &GramConfig::default()), config);
         let figures = StrategyFigures::new(versus, &theirs, &table, &targets);
         comparisons.push(Comparison::new(figures, &traces, &theirs, &table));
     }
@@ -36,7 +38,7 @@ pub fn run(config: &TabularConfig) -> Result<TabularReport, TabularError> {
 /// Rows in the order of evaluation, for each seed.
 pub(super) type Trace = Vec<usize>;
 
-fn search(table: &Table, strategy: StrategyName, config: &TabularConfig) -> Vec<Trace> {
+fn search(table: &Table, strategy: (StrategyName, &GramConfig), config: &TabularConfig) -> Vec<Trace> {
     let n_seeds = config.seeds.get();
     let (next, traces) = (AtomicUsize::new(0), Mutex::new(vec![Trace::new(); n_seeds]));
     std::thread::scope(|scope| {
@@ -61,12 +63,12 @@ fn search(table: &Table, strategy: StrategyName, config: &TabularConfig) -> Vec<
 
 fn search_once(
     table: &Table,
-    strategy: StrategyName,
+    (strategy, gram): (StrategyName, &GramConfig),
     seed: u64,
     evaluations: NonZeroUsize,
     batch: NonZeroUsize,
 ) -> Trace {
-    let mut strategy = strategy.build(seed);
+    let mut strategy = strategy.build(seed, gram);
     let mut trace = Trace::new();
     while trace.len() < evaluations.get() {
         let points = strategy.ask(batch.get().min(evaluations.get() - trace.len()), table);

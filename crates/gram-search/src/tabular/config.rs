@@ -34,6 +34,9 @@ pub struct TabularConfig {
     pub limit: Option<CostLimit>,
     /// Who searches.
     pub strategy: StrategyName,
+    /// Settings of `strategy` if that is [`StrategyName::Gram`]; what it is compared with has the defaults.
+    #[serde(default)]
+    pub gram: GramConfig,
     /// Strategies that it is compared with, on the same seeds.
     #[serde(default)]
     pub versus: Vec<StrategyName>,
@@ -128,10 +131,10 @@ impl StrategyName {
         }
     }
 
-    /// A search with the strategy's defaults.
-    pub fn build(self, seed: u64) -> Box<dyn DomainStrategy> {
+    /// A search with the strategy's defaults, but for GRAM's settings.
+    pub fn build(self, seed: u64, gram: &GramConfig) -> Box<dyn DomainStrategy> {
         match self {
-            Self::Gram => Box::new(GramSearch::new(seed, GramConfig::default())),
+            Self::Gram => Box::new(GramSearch::new(seed, gram.clone())),
             Self::Random => Box::new(RandomSearch::new(seed)),
             Self::LocalSearch => Box::new(LocalSearch::new(seed)),
             Self::Evolution => Box::new(RegularisedEvolution::new(seed, EvolutionConfig::default())),

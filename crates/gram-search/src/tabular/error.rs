@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::strategies::GramConfigError;
+
 /// Why a tabular benchmark did not run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -72,6 +74,9 @@ pub enum TabularError {
         /// The table.
         table: &'static str,
     },
+    /// Settings of GRAM that are out of range.
+    #[error(transparent)]
+    Gram(#[from] GramConfigError),
     /// A number out of range.
     #[error("{name} is {value}; it must be {range}")]
     Range {

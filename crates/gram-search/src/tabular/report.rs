@@ -25,6 +25,8 @@ pub struct TabularReport {
     pub table: TableFigures,
     /// Evaluations until the best cell.
     pub evaluations_to_best: Quantiles,
+    /// Evaluations until the cell whose validation value is best: what a search that sees no more than that can aim at.
+    pub evaluations_to_best_validation: Quantiles,
     /// Evaluations until one of the top 0.1 %.
     pub evaluations_to_top_0_1_percent: Quantiles,
     /// Evaluations until one of the top 1 %.
@@ -51,6 +53,8 @@ pub struct TableFigures {
     pub n_feasible: usize,
     /// Highest test value of these.
     pub best_test: f64,
+    /// Place of that row by validation value, from 1: where it is large, the search's signal does not lead to the best row.
+    pub best_validation_rank: usize,
     /// Lowest test value of the top 0.1 %.
     pub top_0_1_percent_test: f64,
     /// Lowest test value of the top 1 %.
@@ -65,6 +69,8 @@ pub struct StrategyFigures {
     pub strategy: StrategyName,
     /// See [`TabularReport::evaluations_to_best`].
     pub evaluations_to_best: Quantiles,
+    /// See [`TabularReport::evaluations_to_best_validation`].
+    pub evaluations_to_best_validation: Quantiles,
     /// See [`TabularReport::evaluations_to_top_0_1_percent`].
     pub evaluations_to_top_0_1_percent: Quantiles,
     /// See [`TabularReport::evaluations_to_top_1_percent`].
@@ -120,6 +126,8 @@ pub struct Comparison {
 /// Classes that a search is to reach, and their test values.
 pub(super) struct Targets {
     best: Target,
+    best_validation: Target,
+    best_validation_rank: usize,
     top_0_1_percent: Target,
     top_1_percent: Target,
 }
@@ -139,7 +147,23 @@ impl Targets {
             Target { test, classes: within.map(|&row| table.class(row)).collect() }
         };
         let (best, n) = (first(1), tests.len());
-        Self { best, top_0_1_percent: first(n.div_ceil(1000)), top_1_percent: first(n.div_ceil(100)) }
+        let highest = |value: &dyn Fn(usize) -> f64| {
+            let rows = table.feasible_rows().iter().copied();
+            rows.max_by(|&a, &b| value(a).total_cmp(&value(b)).then(b.cmp(&a))).expect("invariant: a row is feasible")
+        };
+        let signal = |row| table.validation(row);
+        let (leader, best_row) = (highest(&signal), highest(&|row| table.test(row)));
+        let leads = |&&row: &&usize| signal(row) >= signal(leader);
+        let classes = table.feasible_rows().iter().filter(leads).map(|&row| table.class(row)).collect();
+        let best_validation = Target { test: table.test(leader), classes };
+        let ahead = table.feasible_rows().iter().filter(|&&row| signal(row) > signal(best_row)).count();
+        Self {
+            best,
+            best_validation,
+            best_validation_rank: ahead + 1,
+            top_0_1_percent: first(n.div_ceil(1000)),
+            top_1_percent: first(n.div_ceil(100)),
+        }
     }
 }
 
@@ -151,6 +175,7 @@ impl TableFigures {
             n_duplicates: table.n_duplicates(),
             n_feasible: table.feasible_rows().len(),
             best_test: targets.best.test,
+            best_validation_rank: targets.best_validation_rank,
             top_0_1_percent_test: targets.top_0_1_percent.test,
             top_1_percent_test: targets.top_1_percent.test,
         }
@@ -166,6 +191,7 @@ impl StrategyFigures {
         Self {
             strategy,
             evaluations_to_best: Quantiles::of(traces, table, &targets.best),
+            evaluations_to_best_validation: Quantiles::of(traces, table, &targets.best_validation),
             evaluations_to_top_0_1_percent: Quantiles::of(traces, table, &targets.top_0_1_percent),
             evaluations_to_top_1_percent: Quantiles::of(traces, table, &targets.top_1_percent),
             mean_test_at: CHECKPOINTS.into_iter().filter(|&n| n <= longest).map(|n| (n, mean(at(n)))).collect(),
@@ -248,6 +274,7 @@ impl TabularReport {
             config,
             table,
             evaluations_to_best: figures.evaluations_to_best,
+            evaluations_to_best_validation: figures.evaluations_to_best_validation,
             evaluations_to_top_0_1_percent: figures.evaluations_to_top_0_1_percent,
             evaluations_to_top_1_percent: figures.evaluations_to_top_1_percent,
             mean_test_at: figures.mean_test_at,
@@ -260,6 +287,7 @@ impl TabularReport {
         StrategyFigures {
             strategy: self.config.strategy,
             evaluations_to_best: self.evaluations_to_best,
+            evaluations_to_best_validation: self.evaluations_to_best_validation,
             evaluations_to_top_0_1_percent: self.evaluations_to_top_0_1_percent,
             evaluations_to_top_1_percent: self.evaluations_to_top_1_percent,
             mean_test_at: self.mean_test_at.clone(),

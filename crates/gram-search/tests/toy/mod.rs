@@ -11,7 +11,7 @@ use std::time::Duration;
 use gram_ir::{Activation, Cell, CellOp, CellOutput, Downsample, Head, Limits, Shape, Space, StageSpace, StemLayer};
 use gram_meta::MetaConfig;
 use gram_search::{
-    Evaluator, EvaluatorError, Job, LocalExecutor, Outcome, Run, StrategyKind, Study, StudyConfig, StudyError,
+    Evaluator, EvaluatorError, Job, LocalExecutor, Outcome, Run, Sampler, StrategyKind, Study, StudyConfig, StudyError,
     StudyReport,
 };
 use serde_json::Value;
@@ -44,6 +44,8 @@ pub(crate) fn config(nodes: &[usize], strategy: StrategyKind, n_children: usize,
         num_classes: 10,
         limits: Limits::default(),
         strategy,
+        sampler: Sampler::default(),
+        warm_start: None,
         n_children,
         children_per_round: 8,
         seed,
@@ -138,7 +140,14 @@ pub(crate) fn run_on(
     executor: &LocalExecutor,
 ) -> Result<StudyReport, StudyError> {
     let mut study = Study::open(directory, config.clone(), &toy.identity(), &Value::Null)?;
-    study.run(Run { evaluator: toy, executor, observer: &mut (), interrupt: &toy.interrupt, pruned: &|_| None })
+    study.run(Run {
+        evaluator: toy,
+        executor,
+        observer: &mut (),
+        interrupt: &toy.interrupt,
+        pruned: &|_| None,
+        warm_source: None,
+    })
 }
 
 /// The files of a study that must be reproducible, by name.

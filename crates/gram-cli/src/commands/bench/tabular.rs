@@ -6,6 +6,7 @@ use std::thread::available_parallelism;
 
 use clap::{Args, ValueEnum};
 use gram_export::files::write_atomic;
+use gram_search::strategies::GramConfig;
 use gram_search::tabular::{
     self, CostLimit, Identity, Quantiles, StrategyFigures, StrategyName, TableKind, TabularConfig, TabularError,
     TabularReport,
@@ -14,6 +15,7 @@ use gram_search::tabular::{
 use super::regret;
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::output;
+use crate::study::{merge, parse_set};
 
 #[derive(Args, Debug)]
 pub(crate) struct TabularArgs {
@@ -29,6 +31,9 @@ pub(crate) struct TabularArgs {
     /// Strategies to compare it with on the same seeds, separated by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     versus: Vec<StrategyName>,
+    /// A setting of gram, such as draws=0 or surrogate.noises=[0.1]; those of --versus keep the defaults
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Evaluations of each search
     #[arg(long, value_name = "N", default_value = "200")]
     evaluations: NonZeroUsize,
@@ -92,7 +97,7 @@ impl TableArg {
 }
 
 pub(crate) fn run(args: &TabularArgs) -> Result<()> {
-    let report = tabular::run(&config(args)).map_err(failure)?;
+    let report = tabular::run(&config(args)?).map_err(failure)?;
     if let Some(path) = &args.svg {
         let drawn = regret::svg(&report);
         write_atomic(path, drawn.as_bytes()).or_fail_with(Kind::Data, format!("writing {}", path.display()))?;
@@ -104,7 +109,19 @@ pub(crate) fn run(args: &TabularArgs) -> Result<()> {
     Ok(())
 }
 
-fn config(args: &TabularArgs) -> TabularConfig {
+/// The defaults with every `--set` on top.
+fn gram(args: &TabularArgs) -> Result<GramConfig> {
+    if !args.set.is_empty() && args.strategy != StrategyName::Gram {
+        return Err(Failure::new(Kind::Usage, "--set is for settings of gram, and --strategy names another"));
+    }
+    let mut settings = toml::Table::new();
+    for text in &args.set {
+        merge(&mut settings, parse_set(text)?);
+    }
+    settings.try_into().or_fail_with(Kind::Usage, "--set")
+}
+
+fn config(args: &TabularArgs) -> Result<TabularConfig> {
     let (table, usual_name) = args.table.kind();
     let file = |path: &Path| if path.is_dir() { path.join(usual_name) } else { path.to_owned() };
     let limit = |(path, column): (&PathBuf, &String)| CostLimit {
@@ -113,7 +130,8 @@ fn config(args: &TabularArgs) -> TabularConfig {
         share: args.limit_share,
     };
     let all_cores = || available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    TabularConfig {
+    Ok(TabularConfig {
+        gram: gram(args)?,
         table,
         path: file(&args.path),
         validation_column: args.validation_column.clone(),
@@ -127,7 +145,7 @@ fn config(args: &TabularArgs) -> TabularConfig {
         first_seed: args.first_seed,
         batch: args.batch,
         threads: args.threads.unwrap_or_else(all_cores),
-    }
+    })
 }
 
 /// Wrong files are bad data, wrong wishes usage.
@@ -139,17 +157,18 @@ fn failure(error: TabularError) -> Failure {
 fn print(report: &TabularReport) {
     let table = &report.table;
     output::line(format_args!(
-        "{} rows, {} classes of equal function, {} feasible; best test {:.4}, top 0.1 % from {:.4}, top 1 % from {:.4}",
+        "{} rows, {} classes of equal function, {} feasible; best test {:.4} (place {} by validation), top 0.1 % from {:.4}, top 1 % from {:.4}",
         table.n_rows,
         table.n_classes,
         table.n_feasible,
         table.best_test,
+        table.best_validation_rank,
         table.top_0_1_percent_test,
         table.top_1_percent_test
     ));
     output::line(format_args!(
-        "{:<12} {:>16} {:>16} {:>16}  mean test after",
-        "median/p75/p95", "to best", "to top 0.1 %", "to top 1 %"
+        "{:<14} {:>16} {:>16} {:>16} {:>16}  mean test after",
+        "median/p75/p95", "to best", "to best by val.", "to top 0.1 %", "to top 1 %"
     ));
     figures(&report.figures());
     for comparison in &report.comparisons {
@@ -173,9 +192,10 @@ fn figures(of: &StrategyFigures) {
     };
     let means: Vec<String> = of.mean_test_at.iter().map(|(n, mean)| format!("{n}: {mean:.3}")).collect();
     output::line(format_args!(
-        "{:<14} {:>16} {:>16} {:>16}  {}",
+        "{:<14} {:>16} {:>16} {:>16} {:>16}  {}",
         of.strategy.name(),
         shown(of.evaluations_to_best),
+        shown(of.evaluations_to_best_validation),
         shown(of.evaluations_to_top_0_1_percent),
         shown(of.evaluations_to_top_1_percent),
         means.join("  ")
