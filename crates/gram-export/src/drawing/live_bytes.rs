@@ -48,8 +48,9 @@ pub fn live_bytes_to_svg(chart: &LiveBytes<'_>) -> String {
     text(&mut svg, [FRAME[0], 34.0], "title", chart.title);
     text(&mut svg, [FRAME[0], 56.0], "line", chart.subtitle);
     axes.draw(&mut svg);
-    axes.curve(&mut svg, chart.scheduled, LEAST, true);
-    axes.curve(&mut svg, chart.plain, PLAIN, false);
+    // The wider one behind, so that both are seen where they agree.
+    axes.curve(&mut svg, chart.plain, PLAIN, 4.0, false);
+    axes.curve(&mut svg, chart.scheduled, LEAST, 1.8, true);
     let entries = [(PLAIN, "own order", plain_peak), (LEAST, "least peak", least_peak)];
     for (i, (colour, name, peak)) in entries.into_iter().enumerate() {
         axes.peak_line(&mut svg, peak, colour);
@@ -118,7 +119,7 @@ impl Axes {
     }
 
     /// A stair with one step of the stair per step of the order.
-    fn curve(&self, svg: &mut String, live: &[u64], colour: &str, is_filled: bool) {
+    fn curve(&self, svg: &mut String, live: &[u64], colour: &str, line: f64, is_filled: bool) {
         let Some(&first) = live.first() else { return };
         let mut stair = format!("M{:.1} {:.1}", self.x(0), self.y(first as f64));
         for (step, &bytes) in live.iter().enumerate() {
@@ -132,7 +133,7 @@ impl Axes {
                 self.x(0)
             );
         }
-        let _ = writeln!(svg, "<path d=\"{stair}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>");
+        let _ = writeln!(svg, "<path d=\"{stair}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"{line}\"/>");
     }
 
     fn peak_line(&self, svg: &mut String, peak: u64, colour: &str) {
