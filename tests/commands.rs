@@ -22,6 +22,45 @@ fn golden_costs() {
     assert_eq!((json!(sum("macs")), json!(sum("params"))), (mobilenet["macs"].clone(), mobilenet["params"].clone()));
 }
 
+/// Peaks of the parts that are cells, in bytes.
+fn cell_peaks(options: &[&str]) -> Vec<u64> {
+    let report = json(&[&["schedule", "swiftnet-vww", "--dtype", "u8"], options].concat());
+    let parts = report["parts"].as_array().unwrap();
+    let is_cell = |part: &&serde_json::Value| part["name"].as_str().unwrap().ends_with(".cells.0");
+    let cells: Vec<_> = parts.iter().filter(is_cell).collect();
+    assert!(cells.iter().all(|part| part["exact"] == json!(true)), "{cells:?}");
+    cells.iter().map(|part| part["peak_bytes"].as_u64().unwrap()).collect()
+}
+
+/// ALGORITHMS 5.4.
+#[test]
+fn golden_schedules() {
+    assert_eq!(cell_peaks(&["--concat", "view"]), [200_704, 81_536, 32_536]);
+    assert_eq!(cell_peaks(&["--concat", "view", "--partial"]), [188_160, 53_312, 16_856]);
+    assert_eq!(cell_peaks(&[]), [275_968, 122_304, 53_900]);
+}
+
+#[test]
+fn schedules_are_printed_and_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("live.svg");
+    let shown = run(&["schedule", "swiftnet-vww", "--dtype", "u8", "--concat", "view", "--svg", text(&svg)]);
+    for line in ["peak_bytes     200,704    250,880  20.0 %", "no order has a lower peak", "stages.0.cells.0.n25.dw+pw"]
+    {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    assert!(fs::read_to_string(&svg).unwrap().contains("least peak: peak 200,704 bytes"));
+    let report = json(&["schedule", "mobilenet-v2-0.35", "--partial", "--split-separable"]);
+    assert_eq!(report["peak_bytes"], json(&["schedule", "mobilenet-v2-0.35", "--split-separable"])["peak_bytes"]);
+    assert!(report["arena_bytes"].as_u64() >= report["peak_bytes"].as_u64());
+    let live = report["steps"].as_array().unwrap().iter().map(|step| step["live_bytes"].as_u64());
+    assert_eq!(live.max().unwrap(), report["peak_bytes"].as_u64());
+    assert_eq!(json(&["cost", "swiftnet-vww"])["peak_bytes"], json!(4 * 275_968));
+    assert!(refused(&["schedule", "swiftnet-vww", "--dtype", "u7"], 2).contains("none of f32, f16, u8, i8"));
+    refused(&["schedule", "swiftnet-vww", "--concat", "free"], 2);
+    refused(&["schedule", "nowhere.json"], 4);
+}
+
 #[test]
 fn every_kind_of_architecture_argument_works() {
     let folder = tempfile::tempdir().unwrap();

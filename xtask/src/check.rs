@@ -8,6 +8,10 @@ use crate::shell::{capture, run, run_with};
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("gram-kernels", &["candle-core", "gram-ir", "rayon"]),
     ("gram-ir", &["candle-core", "rayon", "rand", "gram-train", "gram-data"]),
+    (
+        "gram-memory",
+        &["candle-core", "rayon", "rand", "gram-meta", "gram-search", "gram-prune", "gram-export", "gram-train"],
+    ),
     ("gram-meta", &["candle-core", "gram-data", "gram-search", "gram-train"]),
     ("gram-search", &["candle-core", "gram-data", "gram-train", "gram-prune", "gram-export"]),
     ("gram-prune", &["candle-core", "gram-meta", "gram-search", "gram-train"]),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gram_ir::Shape;
+use gram_memory::{Concat, Dtype, Options, Separable};
 use gram_train::DeviceChoice;
 
 use crate::commands::bench::tabular::TabularArgs;
@@ -30,8 +31,10 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Classify images
     Predict(PredictArgs),
-    /// MACs and params of an architecture, in all and per node
+    /// MACs, params and peak bytes of an architecture, in all and per node
     Cost(CostArgs),
+    /// The order of operators in which feature maps take the least memory
+    Schedule(ScheduleArgs),
     /// Write a model or an architecture in another format
     Export(ExportArgs),
     /// Look at datasets
@@ -245,6 +248,51 @@ pub(crate) struct CostArgs {
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ScheduleArgs {
+    /// `architecture.json`, a text form, or a preset's name
+    pub(crate) architecture: String,
+    /// Image shape
+    #[arg(long, value_name = "CxHxW")]
+    pub(crate) input: Option<Shape>,
+    /// Number of classes
+    #[arg(long, value_name = "N")]
+    pub(crate) classes: Option<usize>,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+    /// Draw live bytes over the steps of both orders
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How the engine stores and joins feature maps.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct MemoryArgs {
+    /// Element type of feature maps: f32, f16, u8 or i8
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    pub(crate) dtype: Dtype,
+    /// Concatenations: copy (into a map of their own, as usual engines do) or view (free, readers read the parts)
+    #[arg(long, value_name = "HOW", default_value_t)]
+    pub(crate) concat: Concat,
+    /// Split convolutions of concatenations and accumulate their parts in place
+    #[arg(long)]
+    pub(crate) partial: bool,
+    /// Store the whole map between the halves of a separable convolution, as engines without a kernel for both do
+    #[arg(long)]
+    pub(crate) split_separable: bool,
+}
+
+impl MemoryArgs {
+    pub(crate) fn options(self) -> Options {
+        let separable = if self.split_separable { Separable::Split } else { Separable::Fused };
+        let Self { dtype, concat, partial, .. } = self;
+        Options { dtype, concat, partial, separable, ..Options::default() }
+    }
 }
 
 #[derive(Args, Debug)]

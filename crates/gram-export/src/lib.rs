@@ -31,7 +31,9 @@ mod onnx;
 mod safetensors;
 
 pub use deploy::deploy;
-pub use drawing::{architecture_to_dot, architecture_to_svg, cell_to_dot, network_to_dot};
+pub use drawing::{
+    LiveBytes, architecture_to_dot, architecture_to_svg, cell_to_dot, live_bytes_to_svg, network_to_dot,
+};
 pub use error::ExportError;
 pub use onnx::{
     CheckReport, DEFAULT_TOLERANCE, INPUT, IR_VERSION, OPSET, OUTPUT, OnnxMetadata, OnnxModel, ReadError, check_onnx,

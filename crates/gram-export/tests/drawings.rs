@@ -1,6 +1,6 @@
 //! Properties of drawings.
 
-use gram_export::{architecture_to_dot, architecture_to_svg, network_to_dot};
+use gram_export::{LiveBytes, architecture_to_dot, architecture_to_svg, live_bytes_to_svg, network_to_dot};
 use gram_ir::strategies::arb_architecture;
 use gram_ir::{Cell, CellNodeId, CellOp, Design, preset};
 use proptest::prelude::*;
@@ -34,6 +34,33 @@ proptest! {
         let n_operators: usize = CellOp::ALL.iter().map(|op| dot.matches(&format!("\"{op}\\n")).count()).sum();
         prop_assert_eq!(n_operators, live);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Charts of any figures are well-formed, their coordinates are numbers within the picture, and both peaks are told.
+    #[test]
+    fn charts_of_live_bytes(plain in arb_live(), scheduled in arb_live()) {
+        let chart = LiveBytes { title: "a<b", subtitle: "u8 & view", plain: &plain, scheduled: &scheduled };
+        let svg = live_bytes_to_svg(&chart);
+        prop_assert!(is_well_formed(&svg), "{}", svg);
+        prop_assert!(!svg.contains("NaN") && !svg.contains("inf"), "{}", svg);
+        for live in [&plain, &scheduled] {
+            let peak = gram_ir::grouped(live.iter().copied().max().unwrap_or(0));
+            let told = format!("peak {peak} bytes</text>");
+            prop_assert!(svg.contains(&told));
+        }
+        let numbers = svg.split(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-'));
+        let coordinates = numbers.filter(|word| word.contains('.')).filter_map(|word| word.parse::<f64>().ok());
+        prop_assert!(coordinates.into_iter().all(|x| (-90.0..=960.0).contains(&x)), "{}", svg);
+    }
+}
+
+/// Up to 40 steps of nothing, of some bytes, or of any number of them.
+fn arb_live() -> impl Strategy<Value = Vec<u64>> {
+    let bytes = prop_oneof![Just(0u64), 0..3000u64, any::<u64>()];
+    proptest::collection::vec(bytes, 0..40)
 }
 
 fn swiftnet() -> gram_ir::Architecture {

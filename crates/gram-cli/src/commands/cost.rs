@@ -1,6 +1,7 @@
-//! `gram cost ARCH`.
+//! `gram cost ARCH`: exact costs. Peak bytes are those of `gram schedule` without options.
 
 use gram_ir::{Cost, Network, NodeCost, Shape, grouped};
+use gram_memory::Options;
 use serde::Serialize;
 
 use crate::args::CostArgs;
@@ -14,6 +15,8 @@ struct Report<'a> {
     num_classes: usize,
     #[serde(flatten)]
     cost: Cost,
+    /// Least peak of live feature maps as f32, concatenations copied.
+    peak_bytes: u64,
     nodes: Vec<NodeCost>,
 }
 
@@ -22,7 +25,9 @@ pub(crate) fn run(args: &CostArgs) -> Result<()> {
     let is_file = std::path::Path::new(&args.architecture).exists();
     let network = design.lower().or_fail_with(if is_file { Kind::Data } else { Kind::Usage }, &args.architecture)?;
     let (input, num_classes) = (network.input_shape(), network.output_shape().c);
-    let report = Report { name: design.name(), input, num_classes, cost: network.cost(), nodes: network.node_costs() };
+    let peak_bytes = gram_memory::peak_bytes(&network, &Options::default()).or_fail(Kind::Usage)?;
+    let (cost, nodes) = (network.cost(), network.node_costs());
+    let report = Report { name: design.name(), input, num_classes, cost, peak_bytes, nodes };
     if args.json {
         return output::json(&report);
     }
@@ -38,6 +43,7 @@ fn print(report: &Report<'_>, network: &Network, with_nodes: bool) {
         total("macs", cost.macs.0),
         total("params", cost.params.0),
         total("deployed_params", cost.deployed_params.0),
+        total("peak_bytes", report.peak_bytes),
         total("nodes", network.nodes().len() as u64),
     ]);
     if !with_nodes {

@@ -8,6 +8,7 @@ mod eval;
 mod export;
 mod predict;
 mod prune;
+mod schedule;
 mod search;
 mod space;
 mod train;
@@ -25,6 +26,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Cost(args) => cost::run(&args),
+        Command::Schedule(args) => schedule::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Data(command) => data::run(&command),
         Command::Bench(command) => bench::run(&command),

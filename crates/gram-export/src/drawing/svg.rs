@@ -327,6 +327,6 @@ impl Svg {
 }
 
 /// Text between XML tags.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
