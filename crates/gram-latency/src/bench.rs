@@ -25,7 +25,8 @@ fn build(kernel: &Kernel) -> Result<Network, NetworkError> {
     let [c, h, w] = kernel.input();
     let single = |shape: Shape| Bench { network: Network::new(shape) };
     let mut bench = match kernel.op {
-        KernelOp::Concat | KernelOp::Add => single(Shape::chw(16, h, w)),
+        // 18 channels are no multiple of 4, so convolutions of them stay plain.
+        KernelOp::Concat | KernelOp::Add => single(Shape::chw(if kernel.blocked { 16 } else { 18 }, h, w)),
         _ => single(Shape::chw(c, h, w)),
     };
     let input = bench.network.input();
@@ -100,17 +101,14 @@ impl Bench {
         }
     }
 
-    /// One map for each part, made by a convolution (blocked) or taken as it is (plain), joined.
+    /// One map for each part, made by a convolution, joined.
     fn joined(&mut self, kernel: &Kernel, op: Op, parts: &[usize]) -> Result<NodeId, NetworkError> {
+        let c_in = self.network.input_shape().c;
         let mut maps = Vec::new();
         for (i, &channels) in parts.iter().enumerate() {
-            let conv = self.add(&format!("part.{i}"), Op::Conv(Conv2d::new(16, channels, 1)), &[NodeId(0)])?;
-            let mut map = self.add(&format!("part.{i}.relu"), Op::Act { activation: Activation::Relu }, &[conv])?;
-            if !kernel.blocked {
-                // A second activation that works on plain maps only.
-                map = self.add(&format!("part.{i}.act"), Op::Act { activation: Activation::Relu6 }, &[map])?;
-            }
-            maps.push(map);
+            let conv = self.add(&format!("part.{i}"), Op::Conv(Conv2d::new(c_in, channels, 1)), &[NodeId(0)])?;
+            // The activation keeps a sum out of the convolution.
+            maps.push(self.add(&format!("part.{i}.act"), Op::Act { activation: Activation::Relu }, &[conv])?);
         }
         self.add("kernel", op, &maps)
     }
