@@ -100,7 +100,7 @@ pub fn run<H: Host>(
         return Ok(Ended::Complete);
     }
     let model = host.model(&file.reference).map_err(RunError::Host)?;
-    let mut reference = Reference::load(engine, &file.reference, &model, &file.plan).map_err(RunError::Reference)?;
+    let reference = Reference { engine, job: &file.reference, model, plan: &file.plan };
     let mut before = reference.measure().map_err(RunError::Reference)?;
     for block in pending.chunks(file.plan.block) {
         let mut tries = 0;
@@ -151,24 +151,20 @@ impl Record {
 }
 
 struct Reference<'a> {
-    session: Box<dyn Session + 'a>,
-    runs: usize,
+    engine: &'a dyn Engine,
+    job: &'a Job,
+    model: Vec<u8>,
+    plan: &'a Plan,
 }
 
-impl<'a> Reference<'a> {
-    fn load(engine: &'a dyn Engine, job: &Job, model: &[u8], plan: &Plan) -> Result<Self, EngineError> {
-        let mut session = engine.load(model, job.input, Profiling::Off)?;
-        for _ in 0..plan.warmups {
+impl Reference<'_> {
+    /// Loads the reference anew: where its buffers lie in memory is worth a percent or two, and should not be the same for a whole run.
+    fn measure(&self) -> Result<f64, EngineError> {
+        let mut session = self.engine.load(&self.model, self.job.input, Profiling::Off)?;
+        for _ in 0..self.plan.warmups {
             session.run()?;
         }
-        Ok(Self { session, runs: plan.runs })
-    }
-
-    fn measure(&mut self) -> Result<f64, EngineError> {
-        // The caches hold the last job's data.
-        self.session.run()?;
-        self.session.run()?;
-        let times: Vec<f64> = (0..self.runs).map(|_| self.session.run()).collect::<Result<_, _>>()?;
+        let times: Vec<f64> = (0..self.plan.runs).map(|_| session.run()).collect::<Result<_, _>>()?;
         Ok(lower_half_mean(&times))
     }
 }

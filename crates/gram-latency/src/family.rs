@@ -1,7 +1,7 @@
 //! Families of networks to measure: children of a search space, and chains of inverted residuals.
 
 use gram_ir::{
-    Activation, Cell, CellError, CellNodeId, Conv2d, LowerError, MIN_LIVE_NODES, Network, NetworkError,
+    Activation, Cell, CellError, CellNodeId, CellOp, Conv2d, LowerError, MIN_LIVE_NODES, Network, NetworkError,
     NodeId, Op, Shape, Space, SpaceError, StemLayer,
 };
 use rand::seq::IndexedRandom;
@@ -26,6 +26,8 @@ pub enum FamilyKind {
     Chain,
     /// Children of a search space.
     Space(Space),
+    /// Children of search spaces like this one, with other widths (multiples of 16), sizes of stages and operators of the whole menu.
+    Mixed(Space),
 }
 
 /// Why a family has no networks.
@@ -66,16 +68,33 @@ impl Family {
                 let fits = chain(self.input, self.num_classes, &mut rng);
                 fits.map_err(|source| FamilyError::Input { input: self.input, source: source.into() })
             }
-            FamilyKind::Space(space) => {
-                space.verify()?;
-                let draw = |(stage, nodes)| cell(space, stage, nodes, &mut rng);
-                let sizes = space.stages.iter().map(|stage| stage.nodes).enumerate();
-                let cells = sizes.map(draw).collect::<Result<Vec<Cell>, _>>()?;
-                let child = space.assemble(self.input, self.num_classes, &cells);
-                child.lower().map_err(|source| FamilyError::Input { input: self.input, source })
-            }
+            FamilyKind::Space(space) => self.child(space, &mut rng),
+            FamilyKind::Mixed(space) => self.child(&varied(space, &mut rng), &mut rng),
         }
     }
+
+    fn child(&self, space: &Space, rng: &mut ChaCha8Rng) -> Result<Network, FamilyError> {
+        space.verify()?;
+        let sizes = space.stages.iter().map(|stage| stage.nodes).enumerate();
+        let cells = sizes.map(|(stage, nodes)| cell(space, stage, nodes, rng)).collect::<Result<Vec<Cell>, _>>()?;
+        let child = space.assemble(self.input, self.num_classes, &cells);
+        child.lower().map_err(|source| FamilyError::Input { input: self.input, source })
+    }
+}
+
+/// Another space of the same stages: widths of 16 to 112 channels, 6 to 24 nodes, a few operators of the whole menu.
+fn varied(space: &Space, rng: &mut impl Rng) -> Space {
+    let mut varied = space.clone();
+    varied.activation = [Activation::Relu, Activation::Relu6][rng.random_range(0..2)];
+    varied.operators = (0..4).filter_map(|_| CellOp::ALL.choose(rng).copied()).collect();
+    let mut channels = 16 * rng.random_range(1..=2);
+    for stage in &mut varied.stages {
+        channels += 16 * rng.random_range(0..=2);
+        stage.channels = channels;
+        stage.nodes = rng.random_range(6..=24);
+        stage.output.project = stage.output.project.map(|_| channels + 16 * rng.random_range(0..=2));
+    }
+    varied
 }
 
 /// The space with all its channels rounded up to multiples of `multiple`.
