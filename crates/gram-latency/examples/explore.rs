@@ -28,17 +28,17 @@ fn main() {
     let input = Shape::chw(3, 128, 128);
     let space = aligned_space(&space_preset("swiftnet-vww").unwrap(), 16);
     let fams = vec![
-        ("chain".to_string(), Family { kind: FamilyKind::Chain, input, num_classes: 10 }),
-        ("swiftnet".to_string(), Family { kind: FamilyKind::Space(space.clone()), input, num_classes: 2 }),
-        ("dag".to_string(), Family { kind: FamilyKind::Mixed(space.clone()), input, num_classes: 10 }),
-        ("small".to_string(), Family { kind: FamilyKind::Space(smaller_space(&space, 8)), input, num_classes: 2 }),
+        Family { name: "chain".into(), kind: FamilyKind::Chain, input, num_classes: 10 },
+        Family { name: "swiftnet".into(), kind: FamilyKind::Space(space.clone()), input, num_classes: 2 },
+        Family { name: "dag".into(), kind: FamilyKind::Mixed(space.clone()), input, num_classes: 10 },
+        Family { name: "small".into(), kind: FamilyKind::Space(smaller_space(&space, 8)), input, num_classes: 2 },
     ];
     let prepared = if what == "profile" {
         Prepared::new(&ProfileConfig::new(fams), layout).unwrap()
     } else {
         let seed: u64 = what.parse().unwrap();
         let mut nets = vec![];
-        for (n, f) in &fams { for i in 0..48 { nets.push((format!("{n}/{seed}/{i}"), f.network(seed, i).unwrap())); } }
+        for f in &fams { for i in 0..48 { nets.push((format!("{}/{seed}/{i}", f.name), f.network(seed, i).unwrap())); } }
         Prepared::of_networks(nets, 3, &Plan::default(), layout).unwrap()
     };
     eprintln!("{} jobs, device {}", prepared.jobs.measurements().count(), engine.device());

@@ -27,7 +27,7 @@ impl MacsTimesConstant {
 }
 
 /// Features of the network as a whole, from which a Gaussian process predicts the logarithm of the time.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct WholeNetwork {
     features: fn(&NetworkTime) -> [f64; N_FEATURES],
     mean: f64,

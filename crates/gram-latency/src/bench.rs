@@ -39,8 +39,8 @@ fn build(kernel: &Kernel) -> Result<Network, NetworkError> {
             let source = if kernel.blocked { bench.add("blocked", ONE_PIXEL_POOL, &[input])? } else { input };
             bench.add("kernel", Op::GlobalAvgPool, &[source])?
         }
-        KernelOp::Concat => bench.joined(kernel, Op::Concat, &parts(kernel.c_in, kernel.inputs))?,
-        KernelOp::Add => bench.joined(kernel, Op::Add, &vec![kernel.c_in; kernel.inputs])?,
+        KernelOp::Concat => bench.joined(Op::Concat, &parts(kernel.c_in, kernel.inputs))?,
+        KernelOp::Add => bench.joined(Op::Add, &vec![kernel.c_in; kernel.inputs])?,
         KernelOp::Act => {
             let activation = kernel.act.unwrap_or(Activation::Relu);
             let source = if kernel.blocked { bench.add("blocked", ONE_PIXEL_POOL, &[input])? } else { input };
@@ -102,7 +102,7 @@ impl Bench {
     }
 
     /// One map for each part, made by a convolution, joined.
-    fn joined(&mut self, kernel: &Kernel, op: Op, parts: &[usize]) -> Result<NodeId, NetworkError> {
+    fn joined(&mut self, op: Op, parts: &[usize]) -> Result<NodeId, NetworkError> {
         let c_in = self.network.input_shape().c;
         let mut maps = Vec::new();
         for (i, &channels) in parts.iter().enumerate() {

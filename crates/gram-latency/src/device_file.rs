@@ -9,6 +9,7 @@ use gram_latency_runner::{Device, JobError, Plan};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::Kernel;
+use crate::family::Family;
 use crate::fit::Fit;
 use crate::{FORMAT_VERSION, Layout};
 
@@ -21,12 +22,17 @@ pub const MAX_DEVICE_BYTES: u64 = 64 << 20;
 pub struct DeviceFile {
     /// [`FORMAT_VERSION`].
     pub format_version: u32,
-    /// What was measured on; every number of the file is of this device.
+    /// What was measured on; every number of the file is of this device, but for a table that is borrowed.
     pub device: Device,
     /// The engine's blocked layout.
     pub layout: Layout,
     /// How it was measured.
     pub plan: Plan,
+    /// The families of networks that it was profiled with.
+    pub families: Vec<Family>,
+    /// The device that the table is of, where it is of another one: what was fitted then translates its times. Made by [`crate::adapt`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub borrowed_from: Option<Device>,
     /// Median time of the reference network, in microseconds; all times are scaled to it.
     pub reference_us: f64,
     /// The table.

@@ -7,10 +7,14 @@ use gram_ir::{
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 /// A family of networks, of which the `index`-th of a seed is always the same.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Family {
+    /// A name for people.
+    pub name: String,
     /// What they have in common.
     pub kind: FamilyKind,
     /// Shape of one image.
@@ -20,7 +24,8 @@ pub struct Family {
 }
 
 /// What the networks of a family have in common.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum FamilyKind {
     /// Chains of inverted residuals like MobileNet-V2, all widths multiples of 16.
     Chain,
@@ -219,7 +224,7 @@ mod tests {
     use gram_ir::space_preset;
 
     fn family(kind: FamilyKind) -> Family {
-        Family { kind, input: Shape::chw(3, 64, 64), num_classes: 10 }
+        Family { name: "test".into(), kind, input: Shape::chw(3, 64, 64), num_classes: 10 }
     }
 
     #[test]

@@ -68,11 +68,34 @@ pub const MIN_NETWORKS: usize = 8;
 /// Number of terms of the sum.
 const TERMS: usize = 7;
 
-/// Expected terms and their standard deviations before any network was seen \[ours\]: kernels take about what the table says.
-const EXPECTED: [f64; TERMS] = [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0];
-const SPREAD: [f64; TERMS] = [20.0, 0.05, 0.05, 0.05, 0.05, 0.3, 3.0];
-/// Standard deviation of a factor that all kernels have in common.
-const COMMON_SPREAD: f64 = 0.3;
+/// What is expected of the terms before any network was seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Prior {
+    mean: [f64; TERMS],
+    sd: [f64; TERMS],
+    /// Standard deviation of a factor that all kernels have in common.
+    common_sd: f64,
+}
+
+impl Prior {
+    /// Of a device with a table of its own \[ours\]: kernels take about what the table says.
+    const OWN_TABLE: Self = Self {
+        mean: [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0],
+        sd: [20.0, 0.05, 0.05, 0.05, 0.05, 0.3, 3.0],
+        common_sd: 0.3,
+    };
+
+    /// Of a device that takes about `ratio` times as long as the one that `fit` is of \[ours\]: kinds of kernels may differ by a
+    /// quarter, and all together by as much.
+    pub(crate) fn translated(fit: &Fit, ratio: f64) -> Self {
+        let mean = fit.terms().map(|term| ratio * term);
+        let [per_pass, .., reorder, per_kernel] = mean;
+        let factor = 0.25 * ratio;
+        let sd = [10.0 * ratio + 0.5 * per_pass.abs(), factor, factor, factor, factor, 0.5 * reorder.abs(), ratio + 0.5 * per_kernel.abs()];
+        Self { mean, sd, common_sd: factor }
+    }
+}
+
 /// Relative differences below this are not believed: measurements of a network do not repeat better from one session to the next.
 const MIN_RESIDUAL_SD: f64 = 0.006;
 
@@ -143,11 +166,12 @@ fn relative_sd(residual_sd: f64, terms: &Terms, us: f64) -> f64 {
 /// in place of a split; the prior on the terms is \[ours\].
 pub fn fit(file: &DeviceFile) -> Result<Fit, FitError> {
     let times: BTreeMap<Kernel, f64> = file.kernels.iter().map(|(&kernel, time)| (kernel, time.us)).collect();
-    fit_with(&file.kernels, &Regressors::fit(&times), &file.networks)
+    fit_from(&Prior::OWN_TABLE, &file.kernels, &Regressors::fit(&times), &file.networks)
 }
 
-/// [`fit`] with regressors that are there already, on these networks.
-pub(crate) fn fit_with(
+/// Fits to these networks, starting from `prior`.
+pub(crate) fn fit_from(
+    prior: &Prior,
     table: &BTreeMap<Kernel, KernelTime>,
     regressors: &Regressors,
     networks: &[NetworkTime],
@@ -165,12 +189,12 @@ pub(crate) fn fit_with(
     let mut residual_sd = 0.01;
     for _ in 0..4 {
         let residuals: Vec<f64> =
-            (0..n_networks).map(|i| 1.0 - dot(&posterior(&rows, residual_sd, Some(i)), &rows[i])).collect();
+            (0..n_networks).map(|i| 1.0 - dot(&posterior(prior, &rows, residual_sd, Some(i)), &rows[i])).collect();
         residual_sd = (dot(&residuals, &residuals) / n_networks as f64).sqrt().max(MIN_RESIDUAL_SD);
     }
     let mut scores: Vec<f64> = (0..n_networks)
         .map(|i| {
-            let predicted = dot(&posterior(&rows, residual_sd, Some(i)), &left_out[i].values);
+            let predicted = dot(&posterior(prior, &rows, residual_sd, Some(i)), &left_out[i].values);
             (us[i] / predicted - 1.0).abs() / relative_sd(residual_sd, &left_out[i], predicted)
         })
         .collect();
@@ -179,7 +203,7 @@ pub(crate) fn fit_with(
     let rank = ((n_networks + 1) as f64 * COVERAGE).ceil() as usize;
     let interval_factor = scores[rank.min(n_networks) - 1];
     let [per_pass_us, pointwise_scale, dense_scale, depthwise_scale, other_scale, reorder_scale, per_kernel_us] =
-        posterior(&rows, residual_sd, None);
+        posterior(prior, &rows, residual_sd, None);
     Ok(Fit {
         per_pass_us,
         pointwise_scale,
@@ -216,8 +240,8 @@ fn terms_of(
 }
 
 /// Mean of the terms given rows of `terms / time`, all of which should sum up to 1 with a standard deviation of `sd`.
-fn posterior(rows: &[[f64; TERMS]], sd: f64, without: Option<usize>) -> [f64; TERMS] {
-    let (mut matrix, mut right) = prior();
+fn posterior(prior: &Prior, rows: &[[f64; TERMS]], sd: f64, without: Option<usize>) -> [f64; TERMS] {
+    let (mut matrix, mut right) = prior.precision();
     let weight = 1.0 / (sd * sd);
     for (_, row) in rows.iter().enumerate().filter(|(i, _)| Some(*i) != without) {
         for i in 0..TERMS {
@@ -226,26 +250,28 @@ fn posterior(rows: &[[f64; TERMS]], sd: f64, without: Option<usize>) -> [f64; TE
         }
     }
     let solution = Cholesky::new(TERMS, &matrix).map(|factor| factor.solve(&right));
-    let mut terms = EXPECTED;
+    let mut terms = prior.mean;
     solution.iter().flatten().zip(&mut terms).for_each(|(value, term)| *term = *value);
     terms
 }
 
-/// Precision of the prior, and precision times mean.
-fn prior() -> ([f64; TERMS * TERMS], [f64; TERMS]) {
-    let mut precision = [0.0; TERMS * TERMS];
-    for i in 0..TERMS {
-        precision[i * TERMS + i] = SPREAD[i].powi(-2);
+impl Prior {
+    /// Precision, and precision times mean.
+    fn precision(&self) -> ([f64; TERMS * TERMS], [f64; TERMS]) {
+        let mut precision = [0.0; TERMS * TERMS];
+        for i in 0..TERMS {
+            precision[i * TERMS + i] = self.sd[i].powi(-2);
+        }
+        // The four factors of kernels share one: by Sherman and Morrison the inverse of own² I + common² 11ᵀ.
+        let (own, common) = (self.sd[1].powi(2), self.common_sd.powi(2));
+        let shared = common / (own * (own + 4.0 * common));
+        for i in 1..5 {
+            (1..5).for_each(|j| precision[i * TERMS + j] -= shared);
+        }
+        let mut right = [0.0; TERMS];
+        for i in 0..TERMS {
+            right[i] = dot(&precision[i * TERMS..(i + 1) * TERMS], &self.mean);
+        }
+        (precision, right)
     }
-    // The four factors of kernels share one: by Sherman and Morrison the inverse of own² I + common² 11ᵀ.
-    let (own, common) = (SPREAD[1].powi(2), COMMON_SPREAD.powi(2));
-    let shared = common / (own * (own + 4.0 * common));
-    for i in 1..5 {
-        (1..5).for_each(|j| precision[i * TERMS + j] -= shared);
-    }
-    let mut right = [0.0; TERMS];
-    for i in 0..TERMS {
-        right[i] = dot(&precision[i * TERMS..(i + 1) * TERMS], &EXPECTED);
-    }
-    (precision, right)
 }

@@ -1,4 +1,5 @@
 //! Latency.
+mod adapt;
 pub mod baseline;
 mod bench;
 mod check;
@@ -15,7 +16,9 @@ mod predictor;
 mod process;
 pub mod profile;
 mod regressor;
+pub mod transfer;
 
+pub use adapt::{AdaptError, NewDevice, adapt, adaptation_networks};
 pub use check::{FamilyReport, check};
 pub use device_file::{DeviceFile, DeviceFileError, KernelTime, NetworkTime};
 pub use fit::{COVERAGE, Fit, FitError, MIN_NETWORKS, fit};

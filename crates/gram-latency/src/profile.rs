@@ -20,8 +20,8 @@ use crate::{FORMAT_VERSION, Layout};
 /// What is measured of a device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProfileConfig {
-    /// Families by name; the table has their kernels.
-    pub families: Vec<(String, Family)>,
+    /// Families; the table has their kernels.
+    pub families: Vec<Family>,
     /// Whole networks of each family.
     pub networks: u64,
     /// Further networks of each family whose kernels are measured, but not they themselves.
@@ -42,15 +42,15 @@ pub struct ProfileConfig {
 
 impl ProfileConfig {
     /// The defaults for these families: minutes at most on a desktop.
-    pub fn new(families: Vec<(String, Family)>) -> Self {
+    pub fn new(families: Vec<Family>) -> Self {
         Self {
             families,
-            networks: 32,
-            kernel_networks: 64,
+            networks: 96,
+            kernel_networks: 96,
             random_kernels: 250,
             max_kernels: 4000,
             kernel_rounds: 2,
-            network_rounds: 3,
+            network_rounds: 4,
             seed: 1_000_003,
             plan: Plan::default(),
         }
@@ -94,6 +94,7 @@ fn refused_hint(n_refused: usize) -> String {
 pub struct Prepared {
     /// The jobs.
     pub jobs: JobFile,
+    families: Vec<Family>,
     layout: Layout,
     reference: Network,
     /// By job id.
@@ -114,15 +115,15 @@ impl Prepared {
     pub fn new(config: &ProfileConfig, layout: Layout) -> Result<Self, ProfileError> {
         let mut kernels: BTreeMap<Kernel, u32> = BTreeMap::new();
         let mut networks = Vec::new();
-        for (family_name, family) in &config.families {
+        for family in &config.families {
             for index in 0..config.networks + config.kernel_networks {
                 let network = family.network(config.seed, index);
-                let network = network.map_err(|source| ProfileError::Family { family: family_name.clone(), source })?;
+                let network = network.map_err(|source| ProfileError::Family { family: family.name.clone(), source })?;
                 for kernel in counted(&fuse(&network, layout)).into_keys() {
                     *kernels.entry(kernel).or_insert(0) += 1;
                 }
                 if index < config.networks {
-                    networks.push((format!("{family_name}/{}/{index}", config.seed), network));
+                    networks.push((format!("{}/{}/{index}", family.name, config.seed), network));
                 }
             }
         }
@@ -136,7 +137,9 @@ impl Prepared {
         random.into_iter().for_each(|kernel| {
             kernels.entry(kernel).or_insert(0);
         });
-        Self::of(kernels, networks, [config.kernel_rounds, config.network_rounds], &config.plan, layout)
+        let rounds = [config.kernel_rounds, config.network_rounds];
+        let prepared = Self::of(kernels, networks, rounds, &config.plan, layout)?;
+        Ok(Self { families: config.families.clone(), ..prepared })
     }
 
     /// Whole networks only.
@@ -189,7 +192,7 @@ impl Prepared {
             jobs,
         };
         file.digest = digest(&file, &targets);
-        Ok(Self { jobs: file, layout, reference, targets })
+        Ok(Self { jobs: file, families: Vec::new(), layout, reference, targets })
     }
 
     /// The ONNX bytes of a job.
@@ -215,6 +218,8 @@ impl Prepared {
             device: device.clone(),
             layout: self.layout,
             plan: self.jobs.plan.clone(),
+            families: self.families.clone(),
+            borrowed_from: None,
             reference_us: measured.reference_us,
             kernels: self.kernel_table(&measured),
             networks: self.network_times(&measured),

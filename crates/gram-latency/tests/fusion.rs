@@ -137,12 +137,12 @@ fn networks_of_the_spaces_are_fused_as_the_engine_fuses_them() {
             if index >= 2 {
                 space.operators = CellOp::ALL.to_vec();
             }
-            let family = Family { kind: FamilyKind::Space(space), input, num_classes };
+            let family = Family { name: name.into(), kind: FamilyKind::Space(space), input, num_classes };
             let network = family.network(7, index as u64).unwrap();
             check(&engine, &format!("{name} {index}"), &network, layout);
         }
     }
-    let family = Family { kind: FamilyKind::Chain, input: Shape::chw(3, 64, 64), num_classes: 10 };
+    let family = Family { name: "chain".into(), kind: FamilyKind::Chain, input: Shape::chw(3, 64, 64), num_classes: 10 };
     (0..6).for_each(|index| check(&engine, "chain", &family.network(7, index).unwrap(), layout));
     for name in ["swiftnet-vww", "shrinkcnn-a", "mobilenet-v2-1.0", "mobilenet-v2-0.35"] {
         let network = preset(name, Some(Shape::chw(3, 64, 64)), Some(10)).unwrap().lower().unwrap();
