@@ -6,6 +6,7 @@
 
 mod device;
 mod engine;
+mod folder;
 pub mod jobs;
 pub mod journal;
 #[cfg(feature = "onnxruntime")]
@@ -15,6 +16,7 @@ pub mod stats;
 
 pub use device::Device;
 pub use engine::{Engine, EngineError, NodeRuns, Profiling, Session};
+pub use folder::{FolderError, measure_folder};
 pub use jobs::{FORMAT_VERSION, Job, JobError, JobFile, Plan};
 pub use journal::{Header, Journal, JournalError, NodeTime, Outcome, Record, Times};
 #[cfg(feature = "onnxruntime")]

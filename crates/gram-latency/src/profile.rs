@@ -15,6 +15,7 @@ use crate::device_file::{DeviceFile, KernelTime, NetworkTime};
 use crate::family::{Family, FamilyError};
 use crate::fuse::{Fused, fuse};
 use crate::kernel::{Kernel, KernelOp};
+use crate::layout::probe;
 use crate::{FORMAT_VERSION, Layout};
 
 /// What is measured of a device.
@@ -153,6 +154,14 @@ impl Prepared {
         layout: Layout,
     ) -> Result<Self, ProfileError> {
         Self::of(BTreeMap::new(), networks, [1, rounds], plan, layout)
+    }
+
+    /// The one network that shows what blocks a device's engine works in.
+    pub(crate) fn layout_probe(threads: usize) -> Result<Self, ProfileError> {
+        let plan = Plan { threads, ..Plan::default() };
+        let mut prepared = Self::of_networks(vec![("layout".into(), probe()?)], 1, &plan, Layout::PLAIN)?;
+        prepared.jobs.jobs.iter_mut().for_each(|job| job.profiled = true);
+        Ok(prepared)
     }
 
     fn of(
