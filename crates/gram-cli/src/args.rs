@@ -7,6 +7,7 @@ use gram_ir::Shape;
 use gram_train::DeviceChoice;
 
 use crate::commands::bench::tabular::TabularArgs;
+use crate::commands::latency::LatencyCommand;
 
 /// Hardware-aware neural architecture search: small fast networks from labelled images and hard limits.
 #[derive(Debug, Parser)]
@@ -34,6 +35,9 @@ pub(crate) enum Command {
     Cost(CostArgs),
     /// Write a model or an architecture in another format
     Export(ExportArgs),
+    /// Latency on a device: measured, predicted with an interval, transferred to new devices
+    #[command(subcommand)]
+    Latency(LatencyCommand),
     /// Look at datasets
     #[command(subcommand)]
     Data(DataCommand),

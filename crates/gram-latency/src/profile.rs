@@ -252,6 +252,12 @@ impl Prepared {
         self.network_times(&measured)
     }
 
+    /// Time of the reference network, in microseconds, and times of the whole networks as they were measured.
+    pub fn own_networks(&self, records: &[Record]) -> (f64, Vec<NetworkTime>) {
+        let measured = self.measured(records);
+        (measured.reference_us, self.network_times(&measured))
+    }
+
     fn measured<'a>(&self, records: &'a [Record]) -> Measured<'a> {
         let mut times: BTreeMap<&str, Vec<&Times>> = BTreeMap::new();
         let mut refused = BTreeMap::new();
