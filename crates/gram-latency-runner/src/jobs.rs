@@ -151,9 +151,8 @@ impl JobFile {
     /// Every measurement that the list asks for, rounds outermost, so that the rounds of a job lie far apart.
     pub fn measurements(&self) -> impl Iterator<Item = (&Job, u32)> {
         let rounds = self.jobs.iter().map(|job| job.rounds).max().unwrap_or(0);
-        (0..rounds).flat_map(|round| {
-            self.jobs.iter().filter(move |job| round < job.rounds).map(move |job| (job, round))
-        })
+        (0..rounds)
+            .flat_map(|round| self.jobs.iter().filter(move |job| round < job.rounds).map(move |job| (job, round)))
     }
 }
 

@@ -270,6 +270,8 @@ mod tests {
         assert!(matches!(Journal::open(&path, &Header::new(&device, "x")), Err(JournalError::OtherJobs { .. })));
         assert_eq!(fs::read(&path).unwrap(), before);
         fs::write(&path, "{\"format_version\": 2}\n").unwrap();
-        assert!(read(&path).unwrap_err().to_string().ends_with("line 1: format version 2; this program reads version 1"));
+        assert!(
+            read(&path).unwrap_err().to_string().ends_with("line 1: format version 2; this program reads version 1")
+        );
     }
 }

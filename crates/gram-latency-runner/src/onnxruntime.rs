@@ -222,7 +222,10 @@ mod tests {
     #[test]
     fn versions_are_read_out_of_names() {
         assert_eq!(version_in("libonnxruntime.so.1.32.0").as_deref(), Some("1.32.0"));
-        assert_eq!(version_in("ORT Build Info: git-branch=rel-1.19.0, git-commit-id=26250ae").as_deref(), Some("1.19.0"));
+        assert_eq!(
+            version_in("ORT Build Info: git-branch=rel-1.19.0, git-commit-id=26250ae").as_deref(),
+            Some("1.19.0")
+        );
         assert_eq!(version_in("libonnxruntime.so"), None);
     }
 

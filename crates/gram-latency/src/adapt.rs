@@ -6,6 +6,7 @@ use gram_ir::Network;
 use gram_latency_runner::stats::median;
 use gram_latency_runner::{Device, Plan};
 
+use crate::FORMAT_VERSION;
 use crate::device_file::{DeviceFile, NetworkTime};
 use crate::family::{Family, FamilyError};
 use crate::fit::{FitError, Prior, fit_from};
@@ -14,7 +15,6 @@ use crate::kernel::Kernel;
 use crate::predictor::{PredictError, Predictor};
 use crate::profile::counted;
 use crate::regressor::Regressors;
-use crate::FORMAT_VERSION;
 
 /// Why a device cannot be adapted to.
 #[derive(Debug, thiserror::Error)]

@@ -47,9 +47,7 @@ fn build(kernel: &Kernel) -> Result<Network, NetworkError> {
             bench.add("kernel", Op::Act { activation }, &[source])?
         }
         KernelOp::BatchNorm => bench.add("kernel", Op::BatchNorm { channels: c }, &[input])?,
-        KernelOp::Linear => {
-            bench.add("kernel", Op::Linear { c_in: c, c_out: kernel.c_out, bias: true }, &[input])?
-        }
+        KernelOp::Linear => bench.add("kernel", Op::Linear { c_in: c, c_out: kernel.c_out, bias: true }, &[input])?,
         KernelOp::ReorderInput | KernelOp::ReorderOutput if c.is_multiple_of(16) => {
             bench.add("blocked", ONE_PIXEL_POOL, &[input])?
         }

@@ -8,9 +8,9 @@ use gram_latency_runner::jobs::read_bounded;
 use gram_latency_runner::{Device, JobError, Plan};
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::Kernel;
 use crate::family::Family;
 use crate::fit::Fit;
+use crate::kernel::Kernel;
 use crate::{FORMAT_VERSION, Layout};
 
 /// Larger files are refused before they are read.
@@ -135,7 +135,8 @@ impl DeviceFile {
     /// # Errors
     /// [`DeviceFileError::Write`].
     pub fn write(&self, path: &Path) -> Result<(), DeviceFileError> {
-        let format = |error: serde_json::Error| DeviceFileError::Format { path: path.into(), message: error.to_string() };
+        let format =
+            |error: serde_json::Error| DeviceFileError::Format { path: path.into(), message: error.to_string() };
         let mut text = serde_json::to_string_pretty(self).map_err(format)?;
         text.push('\n');
         Ok(write_atomic(path, text.as_bytes())?)
@@ -161,7 +162,9 @@ impl DeviceFile {
         if let Some((kernel, time)) = self.kernels.iter().find(|(_, time)| !positive(time.us)) {
             return Err(format!("kernel `{kernel}`: a time of {}", time.us));
         }
-        if let Some(network) = self.networks.iter().find(|network| !positive(network.min_us) || !positive(network.p50_us)) {
+        if let Some(network) =
+            self.networks.iter().find(|network| !positive(network.min_us) || !positive(network.p50_us))
+        {
             return Err(format!("network `{}`: times must be above 0", network.name));
         }
         if self.layout.block == 0 || self.layout.align == 0 {

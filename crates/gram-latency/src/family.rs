@@ -1,8 +1,8 @@
 //! Families of networks to measure: children of a search space, and chains of inverted residuals.
 
 use gram_ir::{
-    Activation, Cell, CellError, CellNodeId, CellOp, Conv2d, LowerError, MIN_LIVE_NODES, Network, NetworkError,
-    NodeId, Op, Shape, Space, SpaceError, StemLayer,
+    Activation, Cell, CellError, CellNodeId, CellOp, Conv2d, LowerError, MIN_LIVE_NODES, Network, NetworkError, NodeId,
+    Op, Shape, Space, SpaceError, StemLayer,
 };
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt, SeedableRng};
@@ -48,7 +48,7 @@ pub enum FamilyError {
         /// The input.
         input: Shape,
         /// The layer that does not fit.
-        source: LowerError,
+        source: Box<LowerError>,
     },
     /// No child with live nodes was drawn.
     #[error("no child of stage {stage} with {MIN_LIVE_NODES} live nodes was drawn in {tries} tries")]
@@ -71,7 +71,7 @@ impl Family {
         match &self.kind {
             FamilyKind::Chain => {
                 let fits = chain(self.input, self.num_classes, &mut rng);
-                fits.map_err(|source| FamilyError::Input { input: self.input, source: source.into() })
+                fits.map_err(|source| FamilyError::Input { input: self.input, source: Box::new(source.into()) })
             }
             FamilyKind::Space(space) => self.child(space, &mut rng),
             FamilyKind::Mixed(space) => self.child(&varied(space, &mut rng), &mut rng),
@@ -83,7 +83,7 @@ impl Family {
         let sizes = space.stages.iter().map(|stage| stage.nodes).enumerate();
         let cells = sizes.map(|(stage, nodes)| cell(space, stage, nodes, rng)).collect::<Result<Vec<Cell>, _>>()?;
         let child = space.assemble(self.input, self.num_classes, &cells);
-        child.lower().map_err(|source| FamilyError::Input { input: self.input, source })
+        child.lower().map_err(|source| FamilyError::Input { input: self.input, source: Box::new(source) })
     }
 }
 
@@ -216,7 +216,6 @@ impl Layers {
         if keeps { self.network.add(format!("{name}.add"), Op::Add, &[input, tip]) } else { Ok(tip) }
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -91,13 +91,25 @@ impl Prior {
         let mean = fit.terms().map(|term| ratio * term);
         let [per_pass, .., reorder, per_kernel] = mean;
         let factor = 0.25 * ratio;
-        let sd = [10.0 * ratio + 0.5 * per_pass.abs(), factor, factor, factor, factor, 0.5 * reorder.abs(), ratio + 0.5 * per_kernel.abs()];
+        let sd = [
+            10.0 * ratio + 0.5 * per_pass.abs(),
+            factor,
+            factor,
+            factor,
+            factor,
+            0.5 * reorder.abs(),
+            ratio + 0.5 * per_kernel.abs(),
+        ];
         Self { mean, sd, common_sd: factor }
     }
 }
 
-/// Relative differences below this are not believed: measurements of a network do not repeat better from one session to the next.
-const MIN_RESIDUAL_SD: f64 = 0.006;
+/// Relative residuals below this are not believed: networks do not repeat better.
+const MIN_RESIDUAL_SD: f64 = 0.004;
+/// Standard deviation of what a whole session is off by after it was scaled to the reference: measured, `docs/latency.md`.
+const SESSION_SD: f64 = 0.005;
+/// The standard normal's quantile for [`COVERAGE`].
+const NORMAL_QUANTILE: f64 = 1.645;
 
 /// The terms of a network, and the variance of its time, in µs², that comes from kernels that are not in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -142,12 +154,17 @@ impl Fit {
         ]
     }
 
-    /// Predicted time in microseconds and its relative standard deviation.
+    /// Half the relative width of the 90 % interval of networks whose kernels are all in the table.
+    pub fn half_width(&self) -> f64 {
+        (self.interval_factor * self.residual_sd).hypot(NORMAL_QUANTILE * SESSION_SD)
+    }
+
+    /// Predicted time in microseconds and half the relative width of its interval.
     pub(crate) fn predict(&self, terms: &Terms) -> (f64, f64) {
         // A network takes some time, whatever was fitted far away from it.
         let floor = 0.1 * terms.values[1..6].iter().sum::<f64>();
         let us = dot(&self.terms(), &terms.values).max(floor).max(1e-3);
-        (us, relative_sd(self.residual_sd, terms, us))
+        (us, (self.interval_factor * relative_sd(self.residual_sd, terms, us)).hypot(NORMAL_QUANTILE * SESSION_SD))
     }
 }
 
@@ -185,7 +202,8 @@ pub(crate) fn fit_from(
     let left_out = networks.iter().map(|network| terms_of(table, regressors, network, true));
     let left_out = left_out.collect::<Result<Vec<Terms>, _>>()?;
     let us: Vec<f64> = networks.iter().map(|network| network.p50_us).collect();
-    let rows: Vec<[f64; TERMS]> = measured.iter().zip(&us).map(|(terms, us)| terms.values.map(|value| value / us)).collect();
+    let rows: Vec<[f64; TERMS]> =
+        measured.iter().zip(&us).map(|(terms, us)| terms.values.map(|value| value / us)).collect();
     let mut residual_sd = 0.01;
     for _ in 0..4 {
         let residuals: Vec<f64> =

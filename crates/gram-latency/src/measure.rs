@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use gram_latency_runner::{
-    Ended, Engine, Header, Host, Job, Journal, JournalError, Progress, Record, RunError, run,
-};
+use gram_latency_runner::{Ended, Engine, Header, Host, Job, Journal, JournalError, Progress, Record, RunError, run};
 
 use crate::profile::{Prepared, ProfileError};
 

@@ -24,7 +24,8 @@ pub struct Accuracy {
 impl Accuracy {
     /// Of predictions and measurements in the same order, all above 0.
     pub fn of(predicted: &[f64], measured: &[f64]) -> Self {
-        let errors: Vec<f64> = predicted.iter().zip(measured).map(|(predicted, measured)| predicted / measured - 1.0).collect();
+        let errors: Vec<f64> =
+            predicted.iter().zip(measured).map(|(predicted, measured)| predicted / measured - 1.0).collect();
         let n = errors.len();
         let share = |most: f64| errors.iter().filter(|error| error.abs() <= most).count() as f64 / n as f64;
         Self {

@@ -8,12 +8,12 @@ use gram_ir::Network;
 use gram_latency_runner::Device;
 use serde::Serialize;
 
+use crate::Layout;
 use crate::device_file::{DeviceFile, DeviceFileError};
 use crate::fit::{Fit, Terms};
 use crate::fuse::fuse;
 use crate::kernel::Kernel;
 use crate::regressor::{Estimate, Regressors};
-use crate::Layout;
 
 /// Predicts the median latency of networks on one device.
 ///
@@ -137,8 +137,8 @@ impl Predictor {
     }
 
     fn prediction(&self, terms: &Terms, n_kernels: u32) -> Prediction {
-        let (us, sd) = self.fit.predict(terms);
-        let (ms, half) = (us / 1e3, self.fit.interval_factor * sd);
+        let (us, half) = self.fit.predict(terms);
+        let ms = us / 1e3;
         let [low, high] = [(ms * (1.0 - half)).max(0.0), ms * (1.0 + half)];
         Prediction { ms, low, high, n_kernels, n_estimated: terms.n_estimated }
     }

@@ -88,7 +88,8 @@ impl<const N: usize> Process<N> {
     pub(crate) fn left_out(&self, targets: &[f64]) -> Vec<(f64, f64)> {
         let precisions = self.factor.inverse_diagonal();
         let each = targets.iter().zip(&self.weights).zip(&precisions);
-        each.map(|((target, weight), precision)| (target - weight / precision, (self.signal / precision).sqrt())).collect()
+        each.map(|((target, weight), precision)| (target - weight / precision, (self.signal / precision).sqrt()))
+            .collect()
     }
 }
 

@@ -191,8 +191,13 @@ impl Prepared {
         }
         let reference = reference()?;
         let Shape { c, h, w } = reference.input_shape();
-        let reference_job =
-            Job { id: "reference".into(), model: "nets/reference.onnx".into(), input: [c, h, w], profiled: false, rounds: 1 };
+        let reference_job = Job {
+            id: "reference".into(),
+            model: "nets/reference.onnx".into(),
+            input: [c, h, w],
+            profiled: false,
+            rounds: 1,
+        };
         let mut file = JobFile {
             format_version: JOBS_VERSION,
             digest: String::new(),
@@ -297,10 +302,8 @@ impl Prepared {
         for job in &self.jobs.jobs {
             let Some(Target::Network { name, network }) = self.targets.get(&job.id) else { continue };
             let scaled = |us: fn(&Times) -> f64| {
-                let rounds: Vec<f64> = measured
-                    .of(&job.id)
-                    .map(|times| us(times) * measured.reference_us / times.reference_us)
-                    .collect();
+                let rounds: Vec<f64> =
+                    measured.of(&job.id).map(|times| us(times) * measured.reference_us / times.reference_us).collect();
                 median(&rounds)
             };
             if measured.of(&job.id).next().is_some() {

@@ -219,7 +219,10 @@ mod tests {
         let left_out = with.estimate_without(&probe).unwrap();
         let measured = with.estimate(&probe).unwrap();
         // The outlier pulls the estimate towards it, the one without it hardly (through roofline and variance only).
-        assert!(measured.us > left_out.us && (left_out.us / ideal(&probe) - 1.0).abs() < 0.1, "{measured:?} {left_out:?}");
+        assert!(
+            measured.us > left_out.us && (left_out.us / ideal(&probe) - 1.0).abs() < 0.1,
+            "{measured:?} {left_out:?}"
+        );
         let unmeasured = conv(2, 3, 15);
         assert_eq!(with.estimate_without(&unmeasured), with.estimate(&unmeasured));
     }

@@ -156,11 +156,7 @@ pub fn measure_there(transport: &dyn Transport, prepared: &Prepared, folder: &Pa
 ///
 /// # Errors
 /// As [`measure_there`], and [`RemoteError::Probe`] if the engine refuses the probe.
-pub fn layout_there(
-    transport: &dyn Transport,
-    threads: usize,
-    folder: &Path,
-) -> Result<(Device, Layout), RemoteError> {
+pub fn layout_there(transport: &dyn Transport, threads: usize, folder: &Path) -> Result<(Device, Layout), RemoteError> {
     let measured = measure_there(transport, &Prepared::layout_probe(threads)?, &folder.join("layout"))?;
     let refused = |source| RemoteError::Probe { device: transport.describe(), source };
     match measured.records.first().map(|record| &record.outcome) {
@@ -216,8 +212,7 @@ fn read_results(prepared: &Prepared, path: &Path) -> Result<Option<Results>, Rem
 
 fn complete(prepared: &Prepared, results: &Option<Results>) -> Option<Measured> {
     let results = results.as_ref()?;
-    let done: BTreeSet<(&str, u32)> =
-        results.records.iter().map(|record| (record.id.as_str(), record.round)).collect();
+    let done: BTreeSet<(&str, u32)> = results.records.iter().map(|record| (record.id.as_str(), record.round)).collect();
     let all = prepared.jobs.measurements().all(|(job, round)| done.contains(&(job.id.as_str(), round)));
     all.then(|| Measured { device: results.header.device.clone(), records: results.records.clone() })
 }

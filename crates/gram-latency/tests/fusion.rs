@@ -92,7 +92,8 @@ fn describe_ours(kernel: &Kernel) -> String {
         KernelOp::ReorderOutput => "ReorderOutput",
     };
     let is_conv = op == "Conv";
-    let window = if is_conv || op.ends_with("Pool") && op.len() < 12 { format!(" k{}", kernel.kernel) } else { String::new() };
+    let window =
+        if is_conv || op.ends_with("Pool") && op.len() < 12 { format!(" k{}", kernel.kernel) } else { String::new() };
     let act = kernel.act.filter(|_| is_conv).map_or(String::new(), |act| format!(" {}", act_name(act)));
     let sum = if kernel.residual { " sum" } else { "" };
     let inputs = if op == "Concat" { format!(" n{}", kernel.inputs) } else { String::new() };
@@ -142,7 +143,8 @@ fn networks_of_the_spaces_are_fused_as_the_engine_fuses_them() {
             check(&engine, &format!("{name} {index}"), &network, layout);
         }
     }
-    let family = Family { name: "chain".into(), kind: FamilyKind::Chain, input: Shape::chw(3, 64, 64), num_classes: 10 };
+    let family =
+        Family { name: "chain".into(), kind: FamilyKind::Chain, input: Shape::chw(3, 64, 64), num_classes: 10 };
     (0..6).for_each(|index| check(&engine, "chain", &family.network(7, index).unwrap(), layout));
     for name in ["swiftnet-vww", "shrinkcnn-a", "mobilenet-v2-1.0", "mobilenet-v2-0.35"] {
         let network = preset(name, Some(Shape::chw(3, 64, 64)), Some(10)).unwrap().lower().unwrap();
@@ -168,15 +170,19 @@ fn random_network(seed: u64) -> Network {
         let alike: Vec<NodeId> =
             ids.iter().copied().filter(|&id| id != first && network.node(id).shape == shape).collect();
         let c = shape.c;
-        let conv = Conv2d::new(c, *[8, 12, 16, 18, 32, 48].choose(&mut rng).unwrap(), *[1, 3].choose(&mut rng).unwrap());
+        let conv =
+            Conv2d::new(c, *[8, 12, 16, 18, 32, 48].choose(&mut rng).unwrap(), *[1, 3].choose(&mut rng).unwrap());
         let act = Op::Act { activation: *Activation::ALL.choose(&mut rng).unwrap() };
         let (op, inputs) = match rng.random_range(0..12) {
             0..=2 => (Op::Conv(conv), vec![first]),
             3 => (Op::Conv(Conv2d::depthwise(c, 3)), vec![first]),
-            4 if c % 32 == 0 => (Op::Conv(Conv2d { groups: 2, ..Conv2d::new(c, c, 3) }), vec![first]),
+            4 if c.is_multiple_of(32) => (Op::Conv(Conv2d { groups: 2, ..Conv2d::new(c, c, 3) }), vec![first]),
             5..=7 => (act, vec![first]),
             8 => (Op::BatchNorm { channels: c }, vec![first]),
-            9 => ([Op::MaxPool(Pool::new(3, 1, 1)), Op::AvgPool(Pool::new(3, 1, 1))][rng.random_range(0..2)], vec![first]),
+            9 => (
+                [Op::MaxPool(Pool::new(3, 1, 1)), Op::AvgPool(Pool::new(3, 1, 1))][rng.random_range(0..2)],
+                vec![first],
+            ),
             _ if alike.is_empty() => (Op::Conv(Conv2d::new(c, c, 3)), vec![first]),
             10 => (Op::Add, vec![first, *alike.choose(&mut rng).unwrap()]),
             _ => (Op::Concat, vec![first, *alike.choose(&mut rng).unwrap()]),

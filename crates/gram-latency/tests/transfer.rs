@@ -8,10 +8,8 @@ use gram_latency::transfer::{LatencyTable, SampleChoice, TransferConfig, transfe
 
 /// The folder with the data; none: skip. With `GRAM_REQUIRE_DATA=1` its absence is a failure.
 fn data(file: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("GRAM_DATA").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("GRAM_DATA")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from);
     let path = folder.join(file);
     if path.exists() {
         return Some(path);

@@ -38,7 +38,8 @@ impl Adb {
 
     fn measure_command(&self) -> String {
         let pinned = self.cores.as_ref().map_or(String::new(), |mask| format!("taskset {} ", quoted(mask)));
-        let [runner, jobs, library] = ["gram-latency-runner", "jobs", "libonnxruntime.so"].map(|part| quoted(&self.there(part)));
+        let [runner, jobs, library] =
+            ["gram-latency-runner", "jobs", "libonnxruntime.so"].map(|part| quoted(&self.there(part)));
         format!("chmod 755 {runner} && {pinned}{runner} {jobs} --library {library}")
     }
 }
@@ -68,7 +69,8 @@ impl Transport for Adb {
         let results = quoted(&self.there(&format!("jobs/{RESULTS_FILE}")));
         let command = format!("if [ -f {results} ]; then cat {results}; fi");
         let bytes = self.adb("fetching the results", &["exec-out", &command], false)?;
-        let keep = |error: std::io::Error| TransportError { step: "keeping the results".into(), message: error.to_string() };
+        let keep =
+            |error: std::io::Error| TransportError { step: "keeping the results".into(), message: error.to_string() };
         if !bytes.is_empty() {
             fs::write(file, &bytes).map_err(keep)?;
         }

@@ -54,7 +54,12 @@ impl Transport for Ssh {
     fn send(&self, folder: &Path) -> Result<(), TransportError> {
         let jobs = quoted(&self.there("jobs"));
         self.shell("making a folder there", format!("rm -rf {jobs} && mkdir -p {}", quoted(&self.folder)), false)?;
-        execute("sending the runner", "scp", &self.copy_arguments(&self.runner, &self.there("gram-latency-runner")), false)?;
+        execute(
+            "sending the runner",
+            "scp",
+            &self.copy_arguments(&self.runner, &self.there("gram-latency-runner")),
+            false,
+        )?;
         execute("sending the jobs", "scp", &self.copy_arguments(folder, &self.there("jobs")), false)?;
         Ok(())
     }
@@ -67,7 +72,8 @@ impl Transport for Ssh {
         let results = quoted(&self.there(&format!("jobs/{RESULTS_FILE}")));
         let command = format!("if [ -f {results} ]; then cat {results}; fi");
         let bytes = self.shell("fetching the results", command, false)?;
-        let keep = |error: std::io::Error| TransportError { step: "keeping the results".into(), message: error.to_string() };
+        let keep =
+            |error: std::io::Error| TransportError { step: "keeping the results".into(), message: error.to_string() };
         if !bytes.is_empty() {
             fs::write(file, &bytes).map_err(keep)?;
         }

@@ -62,7 +62,10 @@ impl LatencyTable {
         let cells_at = cells.column("arch")?;
         let cell = |row: &Vec<String>| row[cells_at].clone();
         let strings: Vec<String> = cells.rows.iter().map(cell).collect();
-        let decisions = strings.iter().enumerate().map(|(i, cell)| edges(cell).ok_or_else(|| cells.wrong(i, format!("`{cell}` is no cell"))));
+        let decisions = strings
+            .iter()
+            .enumerate()
+            .map(|(i, cell)| edges(cell).ok_or_else(|| cells.wrong(i, format!("`{cell}` is no cell"))));
         let decisions = decisions.collect::<Result<Vec<_>, _>>()?;
         let macs = |(i, cell): (usize, &String)| {
             let network = preset(&format!("nasbench201:{cell}"), None, None).map(|design| design.lower());
@@ -104,7 +107,8 @@ impl LatencyTable {
         }
         let latency = |column: usize| {
             let number = |(i, row): (usize, &Vec<String>)| {
-                let value: Option<f64> = row[column].parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0);
+                let value: Option<f64> =
+                    row[column].parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0);
                 value.ok_or_else(|| table.wrong(i, format!("`{}` is no latency", row[column])))
             };
             table.rows.iter().enumerate().map(number).collect::<Result<Vec<f64>, _>>()
@@ -171,7 +175,8 @@ fn fbnet_blocks(ops: &str) -> Option<Vec<Block>> {
         }
         let mut parts = word.split('_');
         let kernel = parts.next()?.strip_prefix('k')?.parse().ok().filter(|kernel| [3, 5].contains(kernel))?;
-        let expansion = parts.next()?.strip_prefix('e')?.parse().ok().filter(|expansion| (1..=9).contains(expansion))?;
+        let expansion =
+            parts.next()?.strip_prefix('e')?.parse().ok().filter(|expansion| (1..=9).contains(expansion))?;
         let groups = parts.next().map_or(Some(1), |part| part.strip_prefix('g')?.parse().ok())?;
         ([1, 2].contains(&groups) && parts.next().is_none()).then_some(Block::Residual { kernel, expansion, groups })
     };
@@ -185,9 +190,9 @@ fn fbnet_blocks(ops: &str) -> Option<Vec<Block>> {
 fn fbnet_macs(blocks: &[Block]) -> f64 {
     const STAGES: [(usize, usize, usize); 7] =
         [(16, 1, 1), (24, 4, 2), (32, 4, 2), (64, 4, 2), (112, 4, 1), (184, 4, 2), (352, 1, 1)];
-    let layers = STAGES.iter().flat_map(|&(channels, n, stride)| {
-        (0..n).map(move |i| (channels, if i == 0 { stride } else { 1 }))
-    });
+    let layers = STAGES
+        .iter()
+        .flat_map(|&(channels, n, stride)| (0..n).map(move |i| (channels, if i == 0 { stride } else { 1 })));
     let (mut c_in, mut side, mut macs) = (16, 112, 0);
     for (block, (c_out, stride)) in blocks.iter().zip(layers) {
         let after = side / stride;
@@ -196,8 +201,7 @@ fn fbnet_macs(blocks: &[Block]) -> f64 {
             Block::Skip => after * after * c_in * c_out,
             Block::Residual { kernel, expansion, groups } => {
                 let hidden = c_in * expansion;
-                side * side * c_in * hidden / groups
-                    + after * after * hidden * (kernel * kernel + c_out / groups)
+                side * side * c_in * hidden / groups + after * after * hidden * (kernel * kernel + c_out / groups)
             }
         };
         (c_in, side) = (c_out, after);
@@ -224,7 +228,11 @@ impl Csv {
 
     fn column(&self, name: &str) -> Result<usize, TableError> {
         let found = self.header.iter().position(|column| column == name);
-        found.ok_or_else(|| TableError::Format { path: self.path.clone(), line: 1, message: format!("no column `{name}`") })
+        found.ok_or_else(|| TableError::Format {
+            path: self.path.clone(),
+            line: 1,
+            message: format!("no column `{name}`"),
+        })
     }
 
     /// Something wrong with a row, counted from 0 behind the header.
@@ -259,7 +267,8 @@ mod tests {
     fn macs_of_fbnet_by_hand() {
         let skip = fbnet_blocks(&"skip ".repeat(22)).unwrap();
         // Channels change six times: 16·24·56², 24·32·28², 32·64·14², 64·112·14², 112·184·7², 184·352·7².
-        let expected = 16 * 24 * 3136 + 24 * 32 * 784 + 32 * 64 * 196 + 64 * 112 * 196 + 112 * 184 * 49 + 184 * 352 * 49;
+        let expected =
+            16 * 24 * 3136 + 24 * 32 * 784 + 32 * 64 * 196 + 64 * 112 * 196 + 112 * 184 * 49 + 184 * 352 * 49;
         assert_eq!(fbnet_macs(&skip), expected as f64);
         let first = fbnet_blocks(&format!("k3_e6_g2 {}", "skip ".repeat(21))).unwrap();
         let block = 112 * 112 * 16 * 96 / 2 + 112 * 112 * 96 * (9 + 8);

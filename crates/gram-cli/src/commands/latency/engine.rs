@@ -73,12 +73,7 @@ fn open_engine(_: &EngineArgs) -> Result<Box<dyn Engine>> {
     Err(engine_failure(gram_latency_runner::EngineError::NotFound(message.into())))
 }
 
-fn measure(
-    engine: &dyn Engine,
-    prepared: &Prepared,
-    journal: Option<&Path>,
-    stop: &AtomicBool,
-) -> Result<Vec<Record>> {
+fn measure(engine: &dyn Engine, prepared: &Prepared, journal: Option<&Path>, stop: &AtomicBool) -> Result<Vec<Record>> {
     let started = Instant::now();
     let mut bar: Option<Progress> = None;
     let mut show = |progress: gram_latency_runner::Progress<'_>| {

@@ -61,7 +61,11 @@ pub(crate) fn transport(place: &Place, args: &EngineArgs) -> Result<Option<Box<d
     let needed = |what: &str| Failure::new(Kind::Usage, format!("this device needs {what}; see docs/latency.md"));
     let runner = || {
         let runner = args.runner.clone().ok_or_else(|| needed("--runner, the program to send"))?;
-        if runner.is_file() { Ok(runner) } else { Err(needed(&format!("a runner; there is none at {}", runner.display()))) }
+        if runner.is_file() {
+            Ok(runner)
+        } else {
+            Err(needed(&format!("a runner; there is none at {}", runner.display())))
+        }
     };
     match place {
         Place::Host => Ok(None),

@@ -99,7 +99,7 @@ pub(super) fn report(file: &DeviceFile, json: bool) -> Result<()> {
         row("microseconds of a pass", format!("{:.2}", fit.per_pass_us)),
         row("microseconds of a kernel", format!("{:.2}", fit.per_kernel_us)),
         row("residual", format!("{:.2} %", 100.0 * fit.residual_sd)),
-        row("90 % interval", format!("± {:.1} %", 100.0 * fit.residual_sd * fit.interval_factor)),
+        row("90 % interval", format!("± {:.1} %", 100.0 * fit.half_width())),
     ]);
     Ok(())
 }
