@@ -8,6 +8,7 @@ use gram_memory::{Concat, Dtype, Options, Separable};
 use gram_train::DeviceChoice;
 
 use crate::commands::bench::tabular::TabularArgs;
+use crate::commands::latency::LatencyCommand;
 
 /// Hardware-aware neural architecture search: small fast networks from labelled images and hard limits.
 #[derive(Debug, Parser)]
@@ -37,6 +38,9 @@ pub(crate) enum Command {
     Schedule(ScheduleArgs),
     /// Write a model or an architecture in another format
     Export(ExportArgs),
+    /// Latency on a device: measured, predicted with an interval, transferred to new devices
+    #[command(subcommand)]
+    Latency(LatencyCommand),
     /// Look at datasets
     #[command(subcommand)]
     Data(DataCommand),

@@ -6,6 +6,7 @@ mod cost;
 mod data;
 mod eval;
 mod export;
+pub(crate) mod latency;
 mod predict;
 mod prune;
 mod schedule;
@@ -28,6 +29,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Cost(args) => cost::run(&args),
         Command::Schedule(args) => schedule::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Latency(command) => latency::run(&command),
         Command::Data(command) => data::run(&command),
         Command::Bench(command) => bench::run(&command),
         Command::Completions { shell } => completions::run(shell),

@@ -1,0 +1,24 @@
+//! Measures latencies on one device: an engine, a list of jobs, a loop that distrusts the machine, a file of results.
+//!
+//! The `gram-latency-runner` program of this crate measures a job folder and needs nothing but itself and the engine's shared library,
+//! so it can be copied to a phone. `gram-latency` uses the same loop on the machine it runs on. The crate knows neither graphs nor
+//! predictions.
+
+mod device;
+mod engine;
+mod folder;
+pub mod jobs;
+pub mod journal;
+#[cfg(feature = "onnxruntime")]
+mod onnxruntime;
+mod run;
+pub mod stats;
+
+pub use device::Device;
+pub use engine::{Engine, EngineError, NodeRuns, Profiling, Session};
+pub use folder::{FolderError, measure_folder};
+pub use jobs::{FORMAT_VERSION, Job, JobError, JobFile, Plan};
+pub use journal::{Header, Journal, JournalError, NodeTime, Outcome, Record, Times};
+#[cfg(feature = "onnxruntime")]
+pub use onnxruntime::{LIBRARY_VARIABLE, OnnxRuntime, find_library};
+pub use run::{Ended, Host, Progress, RunError, run};

@@ -1,0 +1,424 @@
+//! Profiling a device: which kernels and networks are measured, and what becomes of the measurements.
+
+use std::collections::BTreeMap;
+
+use gram_export::ExportError;
+use gram_ir::{Activation, Conv2d, Network, NetworkError, NodeId, Op, Pool, Shape};
+use gram_latency_runner::stats::median;
+use gram_latency_runner::{Device, FORMAT_VERSION as JOBS_VERSION, Job, JobFile, Outcome, Plan, Record, Times};
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::bench::{bench_network, kernel_times, timing_model};
+use crate::device_file::{DeviceFile, KernelTime, NetworkTime};
+use crate::family::{Family, FamilyError};
+use crate::fuse::{Fused, fuse};
+use crate::kernel::{Kernel, KernelOp};
+use crate::layout::probe;
+use crate::{FORMAT_VERSION, Layout};
+
+/// What is measured of a device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProfileConfig {
+    /// Families; the table has their kernels.
+    pub families: Vec<Family>,
+    /// Whole networks of each family.
+    pub networks: u64,
+    /// Further networks of each family whose kernels are measured, but not they themselves.
+    pub kernel_networks: u64,
+    /// Kernels at random, for what predicts kernels that are not in the table.
+    pub random_kernels: usize,
+    /// Most kernels.
+    pub max_kernels: usize,
+    /// Rounds of each kernel.
+    pub kernel_rounds: u32,
+    /// Rounds of each network.
+    pub network_rounds: u32,
+    /// Seed of the networks; held-out networks have other seeds.
+    pub seed: u64,
+    /// How it is measured.
+    pub plan: Plan,
+}
+
+impl ProfileConfig {
+    /// The defaults for these families: minutes at most on a desktop.
+    pub fn new(families: Vec<Family>) -> Self {
+        Self {
+            families,
+            networks: 96,
+            kernel_networks: 96,
+            random_kernels: 250,
+            max_kernels: 4000,
+            kernel_rounds: 2,
+            network_rounds: 4,
+            seed: 1_000_003,
+            plan: Plan::default(),
+        }
+    }
+}
+
+/// Why a profile cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProfileError {
+    /// A family has no networks.
+    #[error("family `{family}`: {source}")]
+    Family {
+        /// Name of the family.
+        family: String,
+        /// Why.
+        source: FamilyError,
+    },
+    /// A network could not be written as ONNX.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The reference network could not be made.
+    #[error("the reference network: {0}")]
+    Reference(#[from] NetworkError),
+    /// Too little was measured to make a device file of it.
+    #[error("no {what} was measured{}", refused_hint(*n_refused))]
+    Nothing {
+        /// What is missing.
+        what: &'static str,
+        /// Models that the engine refused.
+        n_refused: usize,
+    },
+}
+
+fn refused_hint(n_refused: usize) -> String {
+    if n_refused == 0 { String::new() } else { format!("; the engine refused {n_refused} models") }
+}
+
+/// The jobs of a profile and the networks that they measure.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The jobs.
+    pub jobs: JobFile,
+    families: Vec<Family>,
+    layout: Layout,
+    reference: Network,
+    /// By job id.
+    targets: BTreeMap<String, Target>,
+}
+
+#[derive(Clone, Debug)]
+enum Target {
+    Kernel { kernel: Kernel, network: Network, place: usize, in_networks: u32 },
+    Network { name: String, network: Network },
+}
+
+impl Prepared {
+    /// Everything that `config` asks for, on an engine of this layout.
+    ///
+    /// # Errors
+    /// [`ProfileError`] for a family that has no networks.
+    pub fn new(config: &ProfileConfig, layout: Layout) -> Result<Self, ProfileError> {
+        let mut kernels: BTreeMap<Kernel, u32> = BTreeMap::new();
+        let mut networks = Vec::new();
+        for family in &config.families {
+            for index in 0..config.networks + config.kernel_networks {
+                let network = family.network(config.seed, index);
+                let network = network.map_err(|source| ProfileError::Family { family: family.name.clone(), source })?;
+                for kernel in counted(&fuse(&network, layout)).into_keys() {
+                    *kernels.entry(kernel).or_insert(0) += 1;
+                }
+                if index < config.networks {
+                    networks.push((format!("{}/{}/{index}", family.name, config.seed), network));
+                }
+            }
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+        let mut kernels: Vec<(Kernel, u32)> = kernels.into_iter().collect();
+        // What is too many is left out at random, not by operator.
+        kernels.shuffle(&mut rng);
+        kernels.truncate(config.max_kernels);
+        let random: Vec<Kernel> = (0..config.random_kernels).map(|_| random_kernel(layout, &mut rng)).collect();
+        let mut kernels: BTreeMap<Kernel, u32> = kernels.into_iter().collect();
+        random.into_iter().for_each(|kernel| {
+            kernels.entry(kernel).or_insert(0);
+        });
+        let rounds = [config.kernel_rounds, config.network_rounds];
+        let prepared = Self::of(kernels, networks, rounds, &config.plan, layout)?;
+        Ok(Self { families: config.families.clone(), ..prepared })
+    }
+
+    /// Whole networks only.
+    ///
+    /// # Errors
+    /// [`ProfileError::Reference`].
+    pub fn of_networks(
+        networks: Vec<(String, Network)>,
+        rounds: u32,
+        plan: &Plan,
+        layout: Layout,
+    ) -> Result<Self, ProfileError> {
+        Self::of(BTreeMap::new(), networks, [1, rounds], plan, layout)
+    }
+
+    /// The one network that shows what blocks a device's engine works in.
+    pub(crate) fn layout_probe(threads: usize) -> Result<Self, ProfileError> {
+        let plan = Plan { threads, ..Plan::default() };
+        let mut prepared = Self::of_networks(vec![("layout".into(), probe()?)], 1, &plan, Layout::PLAIN)?;
+        prepared.jobs.jobs.iter_mut().for_each(|job| job.profiled = true);
+        Ok(prepared)
+    }
+
+    fn of(
+        kernels: BTreeMap<Kernel, u32>,
+        networks: Vec<(String, Network)>,
+        [kernel_rounds, network_rounds]: [u32; 2],
+        plan: &Plan,
+        layout: Layout,
+    ) -> Result<Self, ProfileError> {
+        let mut targets = BTreeMap::new();
+        let mut jobs: Vec<Job> = Vec::new();
+        let mut add = |id: String, target: Target, profiled: bool, rounds: u32| {
+            let (Target::Kernel { network, .. } | Target::Network { network, .. }) = &target;
+            let Shape { c, h, w } = network.input_shape();
+            let model = format!("nets/{:05}.onnx", jobs.len());
+            jobs.push(Job { id: id.clone(), model, input: [c, h, w], profiled, rounds });
+            targets.insert(id, target);
+        };
+        for (kernel, in_networks) in kernels {
+            if let Some((network, place)) = bench_network(&kernel, layout) {
+                let target = Target::Kernel { kernel, network, place, in_networks };
+                add(format!("kernel {kernel}"), target, true, kernel_rounds);
+            }
+        }
+        for (name, network) in networks {
+            add(format!("network {name}"), Target::Network { name, network }, false, network_rounds);
+        }
+        let reference = reference()?;
+        let Shape { c, h, w } = reference.input_shape();
+        let reference_job = Job {
+            id: "reference".into(),
+            model: "nets/reference.onnx".into(),
+            input: [c, h, w],
+            profiled: false,
+            rounds: 1,
+        };
+        let mut file = JobFile {
+            format_version: JOBS_VERSION,
+            digest: String::new(),
+            plan: plan.clone(),
+            reference: reference_job,
+            jobs,
+        };
+        file.digest = digest(&file, &targets);
+        Ok(Self { jobs: file, families: Vec::new(), layout, reference, targets })
+    }
+
+    /// The ONNX bytes of a job.
+    ///
+    /// # Errors
+    /// [`ProfileError::Export`].
+    pub fn model(&self, job: &Job) -> Result<Vec<u8>, ProfileError> {
+        let network = match self.targets.get(&job.id) {
+            Some(Target::Kernel { network, .. } | Target::Network { network, .. }) => network,
+            None => &self.reference,
+        };
+        Ok(timing_model(network)?)
+    }
+
+    /// The device file of what was measured.
+    ///
+    /// # Errors
+    /// [`ProfileError::Nothing`] if no kernel or no network was measured.
+    pub fn device_file(&self, device: &Device, records: &[Record]) -> Result<DeviceFile, ProfileError> {
+        let measured = self.measured(records);
+        let file = DeviceFile {
+            format_version: FORMAT_VERSION,
+            device: device.clone(),
+            layout: self.layout,
+            plan: self.jobs.plan.clone(),
+            families: self.families.clone(),
+            borrowed_from: None,
+            reference_us: measured.reference_us,
+            kernels: self.kernel_table(&measured),
+            networks: self.network_times(&measured),
+            refused: measured.refused,
+            fit: None,
+        };
+        let n_refused = file.refused.len();
+        if file.kernels.is_empty() {
+            return Err(ProfileError::Nothing { what: "kernel", n_refused });
+        }
+        if file.networks.is_empty() {
+            return Err(ProfileError::Nothing { what: "network", n_refused });
+        }
+        Ok(file)
+    }
+
+    /// Times of the whole networks alone, scaled to a reference of `reference_us`; those that the engine refused are left out.
+    pub fn networks(&self, records: &[Record], reference_us: f64) -> Vec<NetworkTime> {
+        let mut measured = self.measured(records);
+        measured.reference_us = reference_us;
+        self.network_times(&measured)
+    }
+
+    /// Time of the reference network, in microseconds, and times of the whole networks as they were measured.
+    pub fn own_networks(&self, records: &[Record]) -> (f64, Vec<NetworkTime>) {
+        let measured = self.measured(records);
+        (measured.reference_us, self.network_times(&measured))
+    }
+
+    fn measured<'a>(&self, records: &'a [Record]) -> Measured<'a> {
+        let mut times: BTreeMap<&str, Vec<&Times>> = BTreeMap::new();
+        let mut refused = BTreeMap::new();
+        for record in records.iter().filter(|record| self.targets.contains_key(&record.id)) {
+            match &record.outcome {
+                Outcome::Measured(of) => times.entry(&record.id).or_default().push(of),
+                Outcome::Refused(reason) => {
+                    refused.insert(record.id.clone(), reason.clone());
+                }
+            }
+        }
+        let references: Vec<f64> = times.values().flatten().map(|of| of.reference_us).collect();
+        Measured { times, refused, reference_us: median(&references) }
+    }
+
+    fn kernel_table(&self, measured: &Measured<'_>) -> BTreeMap<Kernel, KernelTime> {
+        let mut table = BTreeMap::new();
+        for (id, target) in &self.targets {
+            let Target::Kernel { kernel, network, place, in_networks } = target else { continue };
+            let fused = fuse(network, self.layout);
+            let rounds: Vec<f64> = measured
+                .of(id)
+                .filter_map(|times| {
+                    let us = kernel_times(network, &fused, &times.nodes)[*place]?;
+                    Some(us * measured.reference_us / times.reference_us)
+                })
+                .collect();
+            if !rounds.is_empty() {
+                table.insert(*kernel, KernelTime { us: median(&rounds), networks: *in_networks });
+            }
+        }
+        table
+    }
+
+    fn network_times(&self, measured: &Measured<'_>) -> Vec<NetworkTime> {
+        let mut networks = Vec::new();
+        for job in &self.jobs.jobs {
+            let Some(Target::Network { name, network }) = self.targets.get(&job.id) else { continue };
+            let scaled = |us: fn(&Times) -> f64| {
+                let rounds: Vec<f64> =
+                    measured.of(&job.id).map(|times| us(times) * measured.reference_us / times.reference_us).collect();
+                median(&rounds)
+            };
+            if measured.of(&job.id).next().is_some() {
+                networks.push(NetworkTime {
+                    name: name.clone(),
+                    macs: network.cost().macs.0,
+                    kernels: counted(&fuse(network, self.layout)),
+                    min_us: scaled(|times| times.min_us),
+                    p50_us: scaled(|times| times.p50_us),
+                });
+            }
+        }
+        networks
+    }
+}
+
+struct Measured<'a> {
+    times: BTreeMap<&'a str, Vec<&'a Times>>,
+    refused: BTreeMap<String, String>,
+    reference_us: f64,
+}
+
+impl<'a> Measured<'a> {
+    fn of(&self, id: &str) -> impl Iterator<Item = &'a Times> {
+        self.times.get(id).into_iter().flatten().copied()
+    }
+}
+
+/// The kernels of a network and how often each occurs.
+pub(crate) fn counted(fused: &Fused) -> BTreeMap<Kernel, u32> {
+    let mut counts = BTreeMap::new();
+    fused.kernels.iter().for_each(|placed| *counts.entry(placed.kernel).or_insert(0) += 1);
+    counts
+}
+
+/// Names the list of jobs by what it measures and how.
+fn digest(file: &JobFile, targets: &BTreeMap<String, Target>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{file:?}").as_bytes());
+    for target in targets.values() {
+        let (Target::Kernel { network, .. } | Target::Network { network, .. }) = target;
+        hasher.update(network.to_string().as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Some tenths of a millisecond of what networks for small devices spend their time on: convolutions of all kinds, concatenations, pools
+/// and reorders, on large and small maps.
+fn reference() -> Result<Network, NetworkError> {
+    let mut network = Network::new(Shape::chw(3, 96, 96));
+    let mut add = |name: String, op: Op, inputs: &[NodeId]| network.add(name, op, inputs);
+    let relu6 = Op::Act { activation: Activation::Relu6 };
+    let stem = add("stem".into(), Op::Conv(Conv2d::new(3, 16, 3).stride(2).bias(true)), &[NodeId(0)])?;
+    let (mut tip, mut width) = (add("stem.act".into(), relu6, &[stem])?, 16);
+    for stage in 0..4 {
+        let name = |what: &str| format!("stages.{stage}.{what}");
+        tip = add(name("pool"), Op::MaxPool(Pool::new(2, 2, 0)), &[tip])?;
+        let wide = 3 * width;
+        let expand = add(name("expand"), Op::Conv(Conv2d::new(width, wide, 1).bias(true)), &[tip])?;
+        let expand = add(name("expand.act"), relu6, &[expand])?;
+        let depthwise = add(name("dw"), Op::Conv(Conv2d::depthwise(wide, 3).bias(true)), &[expand])?;
+        let depthwise = add(name("dw.act"), relu6, &[depthwise])?;
+        let narrow = add(name("narrow"), Op::Conv(Conv2d::new(wide, width, 1).bias(true)), &[depthwise])?;
+        let dense = add(name("dense"), Op::Conv(Conv2d::new(width, width, 3).bias(true)), &[narrow])?;
+        let joined = add(name("concat"), Op::Concat, &[tip, narrow, dense])?;
+        let project = add(name("project"), Op::Conv(Conv2d::new(3 * width, 2 * width, 1).bias(true)), &[joined])?;
+        tip = add(name("act"), relu6, &[project])?;
+        width *= 2;
+    }
+    network.set_output(tip)?;
+    Ok(network)
+}
+
+/// A kernel such as networks for small devices have: channels log-uniform to 512, maps of 4 to 64 pixels.
+fn random_kernel(layout: Layout, rng: &mut ChaCha8Rng) -> Kernel {
+    let unit = layout.block.max(8);
+    let mut channels = || unit * (2f64.powf(rng.random_range(0.0..=5.0)).round() as usize).clamp(1, 512 / unit);
+    let (c_in, c_out) = (channels(), channels());
+    let side = *[4, 7, 8, 14, 16, 28, 32, 56, 64].choose(rng).unwrap_or(&16);
+    let blocked = layout.block > 1;
+    let op = *[
+        KernelOp::Conv,
+        KernelOp::Conv,
+        KernelOp::Conv,
+        KernelOp::DepthwiseConv,
+        KernelOp::DepthwiseConv,
+        KernelOp::MaxPool,
+        KernelOp::Concat,
+        KernelOp::ReorderInput,
+        KernelOp::ReorderOutput,
+    ]
+    .choose(rng)
+    .unwrap_or(&KernelOp::Conv);
+    let keeping = Kernel { blocked: blocked && !op.is_reorder(), ..Kernel::keeping(op, [c_in, side, side]) };
+    let act = [None, Some(Activation::Relu), Some(Activation::Relu6)][rng.random_range(0..3)];
+    match op {
+        KernelOp::Conv => {
+            let kernel = *[1, 1, 1, 3].choose(rng).unwrap_or(&1);
+            let stride = if kernel > 1 && rng.random_bool(0.3) { 2 } else { 1 };
+            let residual = act.is_none() && blocked && rng.random_bool(0.3);
+            Kernel { c_out, kernel, stride, padding: kernel / 2, residual, act, ..keeping }
+        }
+        KernelOp::DepthwiseConv => {
+            let kernel = *[3, 3, 5, 7].choose(rng).unwrap_or(&3);
+            let stride = if rng.random_bool(0.3) { 2 } else { 1 };
+            Kernel { kernel, stride, padding: kernel / 2, groups: c_in, act, ..keeping }
+        }
+        KernelOp::MaxPool => {
+            let [kernel, stride, padding] = [[2, 2, 0], [3, 1, 1]][rng.random_range(0..2)];
+            Kernel { kernel, stride, padding, ..keeping }
+        }
+        KernelOp::Concat => {
+            let inputs = rng.random_range(2..=4).min(c_in / unit).max(2);
+            Kernel { inputs, c_in: c_in.max(2 * unit), c_out: c_in.max(2 * unit), ..keeping }
+        }
+        _ => keeping,
+    }
+}

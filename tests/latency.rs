@@ -1,0 +1,176 @@
+//! `gram latency`: device files, predictions, tables of latencies, and how they are refused; with onnxruntime, measuring too.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{gram, json, real_data, refused, run, text};
+use gram_ir::{Shape, space_preset};
+use gram_latency::family::{Family, FamilyKind, aligned_space, smaller_space};
+use gram_latency::profile::{Prepared, ProfileConfig};
+use gram_latency::{DeviceFile, FakeEngine, fit, measure_here};
+use gram_latency_runner::{Engine, Plan};
+
+/// A device file of a made-up device that knows small SwiftNets on 64x64 pixels.
+fn device_file(folder: &Path, host: &str) -> DeviceFile {
+    let engine = FakeEngine::new(host, 1.0, 1);
+    let space = smaller_space(&aligned_space(&space_preset("swiftnet-vww").unwrap(), 16), 8);
+    let family =
+        Family { name: "small".into(), kind: FamilyKind::Space(space), input: Shape::chw(3, 64, 64), num_classes: 2 };
+    let config = ProfileConfig {
+        networks: 10,
+        kernel_networks: 0,
+        random_kernels: 30,
+        plan: Plan { runs: 3, warmups: 0, ..Plan::default() },
+        ..ProfileConfig::new(vec![family])
+    };
+    let prepared = Prepared::new(&config, engine.layout).unwrap();
+    let records = measure_here(&engine, &prepared, None, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+    let mut file = prepared.device_file(engine.device(), &records).unwrap();
+    file.fit = Some(fit(&file).unwrap());
+    file.write(&folder.join("device.json")).unwrap();
+    file
+}
+
+#[test]
+fn a_device_file_predicts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("device.json");
+    device_file(folder.path(), "made-up");
+    let predicted = json(&["latency", "predict", "swiftnet-vww", "--input", "3x64x64", "--device", text(&path)]);
+    let number = |field: &str| predicted[field].as_f64().unwrap();
+    let (low, ms, high) = (number("latency_ms_low"), number("latency_ms"), number("latency_ms_high"));
+    assert!(0.0 < low && low < ms && ms < high && high < 2.0 * ms, "{predicted}");
+    assert_eq!(predicted["device"]["host"], "made-up");
+    let said = run(&["latency", "predict", "swiftnet-vww", "--input", "3x64x64", "--device", text(&path)]);
+    assert!(said.contains("90 % interval") && said.contains("made-up"), "{said}");
+    // Fitting anew changes nothing.
+    let before = fs::read(&path).unwrap();
+    let fitted = json(&["latency", "fit", text(&path)]);
+    assert_eq!((fitted["networks"].as_u64(), fs::read(&path).unwrap() == before), (Some(10), true));
+}
+
+#[test]
+fn device_files_that_cannot_be_used_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("device.json");
+    let mut file = device_file(folder.path(), "made-up");
+    let predict = |arch: &str, code| refused(&["latency", "predict", arch, "--device", text(&path)], code);
+    // A 1x1 convolution of 22 channels stays in plain layout, of which the made-up device has nothing.
+    let network = folder.path().join("plain.txt");
+    fs::write(&network, "network plain\nn0 = input 22x8x8\nn1 = conv1x1/32 n0\noutput n1\n").unwrap();
+    let said = predict(text(&network), 4);
+    assert!(said.contains("`conv 22x8x8>32 k1 s1 p0`") && said.contains("gram latency profile --space"), "{said}");
+
+    file.fit = None;
+    file.write(&path).unwrap();
+    assert!(predict("swiftnet-vww", 2).contains("gram latency fit"));
+    file.networks.truncate(2);
+    file.write(&path).unwrap();
+    assert!(refused(&["latency", "fit", text(&path)], 4).contains("8 or more"));
+    let text_form = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text_form.replacen("\"format_version\": 1", "\"format_version\": 2", 1)).unwrap();
+    assert!(predict("swiftnet-vww", 4).contains("format version 2; this program reads version 1"));
+    fs::write(&path, "{}").unwrap();
+    assert!(predict("swiftnet-vww", 4).contains("device.json"));
+    fs::remove_file(&path).unwrap();
+    assert!(predict("swiftnet-vww", 4).contains("device.json"));
+}
+
+#[test]
+fn without_an_engine_it_says_what_to_install() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("device.json");
+    let missing = folder.path().join("libonnxruntime.so");
+    let commands: [&[&str]; 2] =
+        [&["latency", "profile", "-o", text(&output)], &["latency", "measure", "swiftnet-vww", "--input", "3x32x32"]];
+    for command in commands {
+        let said = refused(&[command, &["--library", text(&missing)]].concat(), 2);
+        assert!(said.contains("pip install onnxruntime") && said.contains("ORT_DYLIB_PATH"), "{said}");
+        fs::write(&missing, "this is no library").unwrap();
+        let said = refused(&[command, &["--library", text(&missing)]].concat(), 2);
+        assert!(said.contains("cannot be loaded") && said.contains("pip install onnxruntime"), "{said}");
+        fs::remove_file(&missing).unwrap();
+        // A search path without Python and no variable: nothing is found.
+        let nothing = gram(command).env("PATH", folder.path()).env_remove("ORT_DYLIB_PATH").output().unwrap();
+        assert_eq!(nothing.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&nothing.stderr).contains("no onnxruntime was found"));
+    }
+    assert!(!output.exists());
+}
+
+#[test]
+fn bad_arguments_are_refused() {
+    for arguments in [
+        &["latency", "profile", "--device", "phone", "-o", "x.json"][..],
+        &["latency", "profile", "--device", "ssh:board", "-o", "x.json"],
+        &["latency", "profile", "--device", "adb", "--runner", "no-such-file", "-o", "x.json"],
+        &["latency", "profile", "--networks", "3", "-o", "x.json"],
+        &["latency", "adapt", "-o", "x.json"],
+        &["latency", "transfer", "--table", "fbnet", "--path", "x.csv", "--samples", "1"],
+    ] {
+        refused(arguments, 2);
+    }
+    refused(&["latency", "transfer", "--table", "fbnet", "--path", "no-such-table.csv"], 4);
+}
+
+#[test]
+fn transfer_reports_every_device() {
+    let Some(folder) = real_data("nas/fbnet") else { return };
+    let report = json(&[
+        "latency",
+        "transfer",
+        "--table",
+        "fbnet",
+        "--path",
+        text(&folder),
+        "--draws",
+        "1",
+        "--evaluate",
+        "200",
+    ]);
+    assert_eq!(report["devices"].as_array().unwrap().len(), 22);
+    assert!(report["mean_spearman"].as_f64() > report["mean_macs_spearman"].as_f64(), "{report}");
+}
+
+/// Whether the command finds onnxruntime; with `GRAM_REQUIRE_ONNXRUNTIME=1` its absence is a failure.
+fn has_onnxruntime() -> bool {
+    let found = gram_latency_runner::find_library(None);
+    let required = std::env::var("GRAM_REQUIRE_ONNXRUNTIME").is_ok_and(|value| value == "1");
+    assert!(found.is_ok() || !required, "GRAM_REQUIRE_ONNXRUNTIME is set, but {found:?}");
+    found.is_ok()
+}
+
+/// How a measuring command ended: a machine that is too busy says so, which is no failure of the command.
+fn measured(arguments: &[&str]) -> bool {
+    let output = gram(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let noisy = output.status.code() == Some(5) && said.contains("too noisy to measure");
+    assert!(output.status.success() || noisy, "gram {}\n{said}", arguments.join(" "));
+    output.status.success()
+}
+
+#[test]
+fn this_machine_is_profiled_measured_and_adapted_to() {
+    if !has_onnxruntime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [device, adapted] = ["device.json", "adapted.json"].map(|name| folder.path().join(name));
+    let small = ["--space", "autoshrink", "--input", "3x32x32", "--networks", "8", "--kernel-networks", "0"];
+    if !measured(&[&["latency", "profile", "-o", text(&device)], &small[..]].concat()) {
+        return;
+    }
+    assert!(!folder.path().join("device.json.journal").exists());
+    let predicted = json(&["latency", "predict", "mobilenet-v2-0.5", "--input", "3x32x32", "--device", text(&device)]);
+    assert!(predicted["latency_ms"].as_f64().unwrap() > 0.0);
+    let model = folder.path().join("architecture.json");
+    run(&["export", "swiftnet-vww", "--format", "json", "-o", text(&model)]);
+    measured(&["latency", "measure", text(&model), "--input", "3x64x64", "--predict", text(&device)]);
+    measured(&["latency", "check", "--device", text(&device), "--networks", "3", "--seeds", "1"]);
+    measured(&["latency", "adapt", "--device", text(&device), "--samples", "8", "-o", text(&adapted)]);
+    // Another number of threads is another device.
+    let said = refused(&["latency", "check", "--device", text(&device), "--threads", "2"], 4);
+    assert!(said.contains("threads: 1, not 2"), "{said}");
+}
