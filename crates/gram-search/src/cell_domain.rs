@@ -1,12 +1,12 @@
 //! A study's children as a search domain: one decision per candidate edge, and one per node where operators are searched.
 
-use gram_ir::{CellNodeId, Limits, LowerError, MIN_LIVE_NODES, Shape, Space, SpaceCosts};
+use gram_ir::{Cell, CellNodeId, Limits, LowerError, MIN_LIVE_NODES, Shape, Space, SpaceCosts};
 use gram_meta::{Child, MetaGraph, MetaStage, StageEdges};
 use rand_chacha::ChaCha8Rng;
 
-use crate::Gate;
 use crate::domain::{ClassKey, Decision, Domain, FunctionGraph, Histogram, Point};
 use crate::strategy::Tilt;
+use crate::{Gate, LatencyLimit};
 
 /// Nodes of a [`FunctionGraph`] that are no operators: a stage's input.
 const INPUT_LABEL: u32 = 0;
@@ -29,6 +29,7 @@ pub struct CellDomain {
     input: Shape,
     num_classes: usize,
     limits: Limits,
+    latency: Option<LatencyLimit>,
     costs: SpaceCosts,
     decisions: Vec<Decision>,
     /// Whether a decision is one about an edge.
@@ -55,9 +56,9 @@ impl CellDomain {
                 is_edge.resize(decisions.len(), false);
             }
         }
-        let (space, limits) = (gate.space.clone(), *gate.limits);
+        let (space, limits, latency) = (gate.space.clone(), *gate.limits, gate.latency.cloned());
         let (input, num_classes) = (gate.input, gate.num_classes);
-        Ok(Self { meta, tilt, space, input, num_classes, limits, costs, decisions, is_edge })
+        Ok(Self { meta, tilt, space, input, num_classes, limits, latency, costs, decisions, is_edge })
     }
 
     /// The child of a point.
@@ -114,8 +115,17 @@ impl CellDomain {
         self.meta = meta;
     }
 
+    /// Asked last, since it takes a lowered network.
+    fn keeps_latency(&self, child: &Child) -> bool {
+        let Some(limit) = &self.latency else { return true };
+        let Ok(cells) = self.meta.cells(child) else { return false };
+        // In canonical form, as it would be trained.
+        let cells: Vec<Cell> = cells.iter().map(Cell::canonical_form).collect();
+        self.space.assemble(self.input, self.num_classes, &cells).lower().is_ok_and(|network| limit.allows(&network))
+    }
+
     fn keeps_limits(&self, child: &Child) -> bool {
-        self.meta.cost(&self.costs, child).is_some_and(|cost| self.limits.allow(&cost))
+        self.meta.cost(&self.costs, child).is_some_and(|cost| self.limits.allow(&cost)) && self.keeps_latency(child)
     }
 }
 

@@ -8,7 +8,7 @@ use gram_meta::{MetaConfig, MetaFileError, MetaGraph, MetaGraphError, WarmStartE
 use serde::{Deserialize, Serialize};
 
 use crate::strategies::{AutoShrink, EvolutionConfig, LocalSearch, RegularisedEvolution};
-use crate::{DomainSearch, GramStrategy, RandomStrategy, Strategy};
+use crate::{DomainSearch, GramStrategy, LatencyConfig, RandomStrategy, Strategy};
 
 /// Everything that decides a study's course, besides its evaluator. How many evaluations run at a time is not part of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct StudyConfig {
     /// Hard limits: no child that breaks one is evaluated.
     #[serde(default)]
     pub limits: Limits,
+    /// Hard limit on predicted latency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyConfig>,
     /// Who proposes children.
     #[serde(default)]
     pub strategy: StrategyKind,
@@ -143,6 +146,10 @@ impl StudyConfig {
             (self.n_children >= 1, "n_children: must be 1 or more"),
             (self.children_per_round >= 2, "children_per_round: must be 2 or more, for a round compares its children"),
             (self.children_per_round <= 4096, "children_per_round: must be 4096 or less"),
+            (
+                self.latency.as_ref().is_none_or(|limit| limit.max_ms > 0.0 && limit.max_ms.is_finite()),
+                "latency.max_ms: must be above 0",
+            ),
             (self.num_classes >= 2, "num_classes: must be 2 or more"),
             (
                 self.warm_start.is_none() || self.strategy == StrategyKind::Gram,

@@ -186,7 +186,13 @@ mod tests {
         let mut cell = Cell::new();
         cell.add_node(CellNodeId(1), CellOp::Conv1x1).unwrap();
         cell.add_edge(CellNodeId::INPUT, CellNodeId(1)).unwrap();
-        let gate = Gate { space: &space, input: Shape::chw(1, 2, 2), num_classes: 2, limits: &Limits::default() };
+        let gate = Gate {
+            space: &space,
+            input: Shape::chw(1, 2, 2),
+            num_classes: 2,
+            limits: &Limits::default(),
+            latency: None,
+        };
         gate.admit(vec![cell]).unwrap()
     }
 

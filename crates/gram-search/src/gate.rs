@@ -2,6 +2,8 @@
 
 use gram_ir::{Architecture, CanonicalKey, Cell, CellNodeId, Cost, Limits, LowerError, Network, Shape, Space};
 
+use crate::LatencyLimit;
+
 /// A proposal that may be evaluated.
 #[derive(Clone, Debug)]
 pub struct Candidate {
@@ -28,7 +30,7 @@ impl Candidate {
 }
 
 /// Why a proposal may not be evaluated.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
     /// It breaks a limit.
@@ -36,6 +38,14 @@ pub enum Refusal {
     Limits {
         /// Its costs.
         cost: Cost,
+    },
+    /// It may be slower than allowed.
+    #[error("predicted to take up to {upper_ms:?} ms, more than {max_ms} ms (none: it cannot be predicted)")]
+    Latency {
+        /// Upper end of the prediction.
+        upper_ms: Option<f64>,
+        /// The limit.
+        max_ms: f64,
     },
     /// It cannot be lowered.
     #[error(transparent)]
@@ -53,6 +63,8 @@ pub struct Gate<'a> {
     pub num_classes: usize,
     /// Hard limits on exact costs.
     pub limits: &'a Limits,
+    /// Hard limit on predicted latency.
+    pub latency: Option<&'a LatencyLimit>,
 }
 
 impl Gate<'_> {
@@ -69,8 +81,22 @@ impl Gate<'_> {
     /// # Errors
     /// [`Refusal`].
     pub fn check(&self, cells: &[Cell]) -> Result<Cost, Refusal> {
-        let cost = self.cost(cells)?;
-        if self.limits.allow(&cost) { Ok(cost) } else { Err(Refusal::Limits { cost }) }
+        let network = self.space.assemble(self.input, self.num_classes, cells).lower()?;
+        let cost = network.cost();
+        self.judge(&network, cost)?;
+        Ok(cost)
+    }
+
+    fn judge(&self, network: &Network, cost: Cost) -> Result<(), Refusal> {
+        if !self.limits.allow(&cost) {
+            return Err(Refusal::Limits { cost });
+        }
+        match self.latency {
+            Some(limit) if !limit.allows(network) => {
+                Err(Refusal::Latency { upper_ms: limit.model.upper_ms(network), max_ms: limit.max_ms })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The candidate with these cells, one per stage.
@@ -85,9 +111,7 @@ impl Gate<'_> {
         let cost = network.cost();
         let graph = architecture.canonical_key();
         // A relabelling moves channels around but costs the same; a limit is checked on what is trained all the same.
-        if !self.limits.allow(&cost) {
-            return Err(Refusal::Limits { cost });
-        }
+        self.judge(&network, cost)?;
         Ok(Candidate { cells, architecture, network, cost, graph })
     }
 }

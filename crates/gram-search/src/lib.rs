@@ -42,6 +42,7 @@
 //!     input: Shape::chw(1, 8, 8),
 //!     num_classes: 10,
 //!     limits: Limits::default(),
+//!     latency: None,
 //!     strategy: StrategyKind::Gram,
 //!     sampler: Default::default(),
 //!     warm_start: None,
@@ -60,6 +61,7 @@
 //!     interrupt: &AtomicBool::new(false),
 //!     pruned: &|_| None,
 //!     warm_source: None,
+//!     latency: None,
 //! })?;
 //! assert_eq!(report.n_children, 40);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -72,6 +74,7 @@ mod evaluator;
 mod executor;
 mod files;
 mod gate;
+mod latency;
 mod observer;
 mod preflight;
 mod report;
@@ -89,6 +92,7 @@ pub use evaluator::{BadEvalKey, EvalKey, Evaluator, EvaluatorError, Job, Outcome
 pub use executor::{Done, Evaluation, Executor, LocalExecutor};
 pub use files::FileError;
 pub use gate::{Candidate, EdgeList, Gate, Refusal};
+pub use latency::{LatencyConfig, LatencyLimit, LatencyModel};
 pub use observer::{Observer, Progress};
 pub use preflight::{CostRange, Feasibility, Preflight, PreflightError, StageSize, cheapest_child, preflight};
 pub use report::{ChildSummary, StudyReport, pareto_front, pareto_json};

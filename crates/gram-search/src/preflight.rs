@@ -92,7 +92,7 @@ pub fn preflight(
     seed: u64,
 ) -> Result<Preflight, PreflightError> {
     let meta = MetaGraph::new(space, MetaConfig::default(), seed)?;
-    let gate = Gate { space, input, num_classes, limits };
+    let gate = Gate { space, input, num_classes, limits, latency: None };
     let mut prices = Prices::new(space, input, num_classes)?;
     let Extremes { least_macs, least_params, feasibility, .. } = decide(&meta, &gate, &mut prices)?;
     let most_macs = most(&meta, &mut prices, Objective::MACS);

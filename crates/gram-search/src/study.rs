@@ -16,8 +16,8 @@ use serde_json::Value;
 
 use crate::files::AtPath;
 use crate::{
-    AskError, ConfigError, Evaluator, EvaluatorError, Executor, FileError, Observer, Outcome, PreflightError, Pruned,
-    Strategy, StrategyError, StudyConfig, StudyReport, TellError,
+    AskError, ConfigError, Evaluator, EvaluatorError, Executor, FileError, LatencyLimit, Observer, Outcome,
+    PreflightError, Pruned, Strategy, StrategyError, StudyConfig, StudyReport, TellError,
 };
 
 use differences::{differences, sorted};
@@ -62,6 +62,8 @@ pub struct Run<'a> {
     pub pruned: &'a Pruned<'a>,
     /// The meta-graph of [`StudyConfig::warm_start`].
     pub warm_source: Option<&'a MetaGraph>,
+    /// The limit of [`StudyConfig::latency`].
+    pub latency: Option<LatencyLimit>,
 }
 
 impl Study {
@@ -119,6 +121,9 @@ impl Study {
         let identity = run.evaluator.identity();
         if identity != self.identity {
             return Err(StudyError::Identity { expected: self.identity.clone(), got: identity });
+        }
+        if self.config.latency.as_ref().map(|limit| limit.max_ms) != run.latency.as_ref().map(|limit| limit.max_ms) {
+            return Err(StudyError::Latency);
         }
         for note in self.notes.drain(..) {
             run.observer.note(&note);
@@ -225,6 +230,9 @@ pub enum StudyError {
         /// The evaluator's.
         got: String,
     },
+    /// The latency limit of the configuration and that of the run are not the same.
+    #[error("the study was opened with another latency limit than it is run with")]
+    Latency,
     /// A journal that is corrupt or does not fit.
     #[error(transparent)]
     Journal(#[from] JournalError),

@@ -37,7 +37,7 @@ proptest! {
         let free = gram_search::preflight(&space, INPUT, 10, &Limits::default(), seed).unwrap();
         let limit = free.macs.min + (share * (free.macs.max - free.macs.min) as f64) as u64;
         let limits = Limits { max_macs: Some(Macs(limit)), max_params: None };
-        let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits: &limits };
+        let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits: &limits, latency: None };
         let domain = CellDomain::new(meta(&space, seed), None, &gate).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let point = domain.random(&mut rng).unwrap();
@@ -63,7 +63,7 @@ proptest! {
 #[test]
 fn renamed_children_are_one_class() {
     let space = Space { operators: vec![gram_ir::CellOp::Conv1x1], ..space(&[5], false) };
-    let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits: &Limits::default() };
+    let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits: &Limits::default(), latency: None };
     let domain = CellDomain::new(meta(&space, 1), None, &gate).unwrap();
     let child = |edges: &[(u16, u16)]| {
         let edges = edges.iter().map(|&(from, to)| (gram_ir::CellNodeId(from), gram_ir::CellNodeId(to)));
@@ -81,7 +81,7 @@ fn renamed_children_are_one_class() {
 #[test]
 fn strategies_search_children() {
     let space = space(&[6, 6], true);
-    let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits: &Limits::default() };
+    let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits: &Limits::default(), latency: None };
     let domain = CellDomain::new(meta(&space, 3), None, &gate).unwrap();
     let strategies: [Box<dyn DomainStrategy>; 3] = [
         Box::new(AutoShrink::new(1)),

@@ -2,15 +2,18 @@
 
 mod toy;
 
+use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use gram_ir::{
-    Cell, CellNodeId, CellOp, CellOutput, Cost, Downsample, Limits, Macs, NodeOperators, Params, Shape, Space,
+    Cell, CellNodeId, CellOp, CellOutput, Cost, Downsample, Limits, Macs, Network, NodeOperators, Params, Shape, Space,
 };
 use gram_meta::{Child, MetaConfig, MetaGraph, StageEdges};
 use gram_search::{
-    AskError, Context, Feasibility, Gate, PreflightError, Prior, Record, StopReason, StrategyKind, StudyConfig,
+    AskError, Context, Evaluator, EvaluatorError, Feasibility, Gate, Job, LatencyConfig, LatencyLimit, LatencyModel,
+    LocalExecutor, Outcome, PreflightError, Prior, Record, Run, StopReason, StrategyKind, Study, StudyConfig,
     StudyError, cheapest_child, preflight, probe_prior, read_journal,
 };
 use proptest::prelude::*;
@@ -54,7 +57,7 @@ fn with_all_operators(stage: &StageEdges, menu: &[CellOp]) -> Vec<StageEdges> {
 /// Costs of every child of the space, by lowering it.
 fn all_costs(space: &Space) -> Vec<Cost> {
     let meta = MetaGraph::new(space, MetaConfig::default(), SEED).unwrap();
-    let gate = Gate { space, input: INPUT, num_classes: 10, limits: &Limits::default() };
+    let gate = Gate { space, input: INPUT, num_classes: 10, limits: &Limits::default(), latency: None };
     let choices = |stage: &gram_ir::StageSpace| {
         let structures = stage_structures(stage.nodes, space.max_in_degree);
         match space.node_operators {
@@ -285,7 +288,7 @@ fn limits_below_the_least_cost_are_refused_with_it() {
     let config = config(&[6, 6], StrategyKind::Gram, 4, 1);
     let free = preflight(&config.space, config.input, 10, &Limits::default(), 1).unwrap();
     let limits = Limits { max_macs: Some(Macs(free.macs.min - 1)), ..Limits::default() };
-    let gate = Gate { space: &config.space, input: config.input, num_classes: 10, limits: &limits };
+    let gate = Gate { space: &config.space, input: config.input, num_classes: 10, limits: &limits, latency: None };
     let interrupt = AtomicBool::new(false);
     let context = Context { gate, seed: 1, round: 0, is_seen: &|_| false, interrupt: &interrupt };
     let meta = MetaGraph::new(&config.space, MetaConfig::default(), 1).unwrap();
@@ -293,6 +296,65 @@ fn limits_below_the_least_cost_are_refused_with_it() {
     assert!(matches!(error, AskError::Prior { least_macs, .. } if least_macs.0 == free.macs.min), "{error}");
     let least = [Macs(free.macs.min).to_string(), Params(free.params.min).to_string()];
     assert!(least.iter().all(|cost| error.to_string().contains(cost)), "{error}");
+}
+
+/// Time by operators and work; knows nothing of networks with more than six concatenations.
+struct ByOperators;
+
+impl LatencyModel for ByOperators {
+    fn upper_ms(&self, network: &Network) -> Option<f64> {
+        let count = |kind: &str| network.nodes().iter().filter(|node| node.op.kind() == kind).count();
+        (count("concat") <= 6).then(|| 0.1 * count("conv") as f64 + network.cost().macs.0 as f64 / 1e6)
+    }
+}
+
+/// Trains nothing that the model finds too slow.
+struct InTime {
+    limit: LatencyLimit,
+    toy: Toy,
+}
+
+impl Evaluator for InTime {
+    fn identity(&self) -> String {
+        "in time".into()
+    }
+
+    fn evaluate(&self, job: &Job) -> Result<Outcome, EvaluatorError> {
+        assert!(self.limit.allows(&job.network), "{:?} ms", self.limit.model.upper_ms(&job.network));
+        self.toy.evaluate(job)
+    }
+}
+
+/// No child whose predicted latency exceeds the limit, or cannot be predicted, reaches the evaluator, whoever proposes it.
+#[test]
+fn latency_limits_are_never_broken() {
+    for (kind, max_ms) in StrategyKind::ALL.into_iter().flat_map(|kind| [1.4, 2.0].map(|max_ms| (kind, max_ms))) {
+        let latency = Some(LatencyConfig { max_ms, model: "by operators".into() });
+        let config = StudyConfig { latency, ..config(&[8, 8], kind, 24, 3) };
+        let limit = LatencyLimit { max_ms, model: Arc::new(ByOperators) };
+        let guard = InTime { limit: limit.clone(), toy: Toy::default() };
+        let folder = tempfile::tempdir().unwrap();
+        let mut study = Study::open(folder.path(), config, "in time", &serde_json::Value::Null).unwrap();
+        let report = study.run(Run {
+            evaluator: &guard,
+            executor: &LocalExecutor::new(NonZeroUsize::MIN),
+            observer: &mut (),
+            interrupt: &guard.toy.interrupt,
+            pruned: &|_| None,
+            warm_source: None,
+            latency: Some(limit),
+        });
+        assert!(report.unwrap().n_children >= 8, "{kind} within {max_ms} ms");
+    }
+}
+
+/// A study that was opened with a limit is not run without it.
+#[test]
+fn a_latency_limit_cannot_be_left_out() {
+    let latency = Some(LatencyConfig { max_ms: 1.0, model: "by operators".into() });
+    let config = StudyConfig { latency, ..config(&[6], StrategyKind::Gram, 4, 3) };
+    let folder = tempfile::tempdir().unwrap();
+    assert!(matches!(run(folder.path(), &config, &Toy::default(), 1), Err(StudyError::Latency)));
 }
 
 proptest! {
@@ -328,7 +390,7 @@ proptest! {
             observer: &mut (),
             interrupt: &guard.toy.interrupt,
             pruned: &|_| None,
-            warm_source: None,
+            warm_source: None, latency: None,
         });
         match ended {
             Ok(report) => prop_assert!(report.best.iter().all(|child| config.limits.allow(&child.cost))),
@@ -350,7 +412,7 @@ proptest! {
     #[test]
     fn candidates_do_not_depend_on_numbering(cell in gram_ir::strategies::arb_live_cell(4..=9)) {
         let space = space(&[20]);
-        let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits: &Limits::default() };
+        let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits: &Limits::default(), latency: None };
         let spread = renumbered(&cell);
         let (a, b) = (gate.admit(vec![cell]).unwrap(), gate.admit(vec![spread]).unwrap());
         prop_assert_eq!(&a.graph, &b.graph);

@@ -230,6 +230,7 @@ fn observers_hear_of_every_child_round_and_torn_line() {
             interrupt: &toy.interrupt,
             pruned: &pruned,
             warm_source: None,
+            latency: None,
         })
         .unwrap();
     assert!(log.progress.iter().enumerate().all(|(index, progress)| progress.n_done == index + 1));
@@ -245,6 +246,7 @@ fn observers_hear_of_every_child_round_and_torn_line() {
         interrupt: &toy.interrupt,
         pruned: &pruned,
         warm_source: None,
+        latency: None,
     };
     assert!(matches!(study.run(again), Err(StudyError::HasRun)));
 }
@@ -276,7 +278,8 @@ fn search(config: &StudyConfig, warm_source: Option<&MetaGraph>) -> Vec<f64> {
     let (n_children, seed) = (config.n_children, config.seed);
     let mut strategy = config.build_strategy(warm_source).unwrap();
     let interrupt = AtomicBool::new(false);
-    let gate = Gate { space: &config.space, input: config.input, num_classes: 10, limits: &config.limits };
+    let gate =
+        Gate { space: &config.space, input: config.input, num_classes: 10, limits: &config.limits, latency: None };
     let mut scores: BTreeMap<CanonicalKey, f64> = BTreeMap::new();
     let mut in_order = Vec::new();
     for round in 0.. {
@@ -386,7 +389,15 @@ fn a_warm_start_is_tried_settled_and_bound_to_its_source() {
         let mut study =
             Study::open(&folder.path().join(name), config.clone(), &toy.identity(), &serde_json::Value::Null)?;
         let (interrupt, pruned) = (&toy.interrupt, &|_: &MetaGraph| None);
-        study.run(Run { evaluator: &toy, executor: &executor, observer: &mut (), interrupt, pruned, warm_source })
+        study.run(Run {
+            evaluator: &toy,
+            executor: &executor,
+            observer: &mut (),
+            interrupt,
+            pruned,
+            warm_source,
+            latency: None,
+        })
     };
     begin(&warm, "warm", Some(&source)).unwrap();
     let outcomes: Vec<_> = read_journal(&folder.path().join("warm/journal.jsonl"))
@@ -478,6 +489,7 @@ fn a_result_that_contradicts_the_journal_is_named() {
         interrupt: &interrupt,
         pruned: &|_| None,
         warm_source: None,
+        latency: None,
     };
     study.run(lying).unwrap();
     let results = |folder: &Path| {
@@ -549,6 +561,7 @@ fn a_failed_evaluation_ends_the_run_and_can_be_repeated() {
         interrupt: &toy.interrupt,
         pruned: &|_| None,
         warm_source: None,
+        latency: None,
     };
     let error = study.run(run_broken).unwrap_err().to_string();
     assert!(error.starts_with("child 5 (") && error.ends_with("no space left"), "{error}");

@@ -122,7 +122,7 @@ pub struct Tilt {
 /// # Source
 /// \[ours\]; the paper's text says nothing about limits during sampling.
 pub fn probe_prior(meta: &MetaGraph, context: &Context<'_>) -> Result<Fitted, AskError> {
-    if *context.gate.limits == gram_ir::Limits::default() {
+    if *context.gate.limits == gram_ir::Limits::default() && context.gate.latency.is_none() {
         return Ok(Fitted {
             meta: meta.clone(),
             tilt: None,

@@ -200,8 +200,13 @@ impl<'s, 'r> Rounds<'s, 'r> {
 
     fn with_context<T>(&mut self, act: impl FnOnce(&mut dyn Strategy, &Context<'_>) -> T) -> T {
         let config = &self.study.config;
-        let gate =
-            Gate { space: &config.space, input: config.input, num_classes: config.num_classes, limits: &config.limits };
+        let gate = Gate {
+            space: &config.space,
+            input: config.input,
+            num_classes: config.num_classes,
+            limits: &config.limits,
+            latency: self.run.latency.as_ref(),
+        };
         let is_seen = |graph: &CanonicalKey| self.scores.contains_key(graph);
         let context =
             Context { gate, seed: config.seed, round: self.n_rounds, is_seen: &is_seen, interrupt: self.run.interrupt };

@@ -43,6 +43,7 @@ pub(crate) fn config(nodes: &[usize], strategy: StrategyKind, n_children: usize,
         input: Shape::chw(1, 8, 8),
         num_classes: 10,
         limits: Limits::default(),
+        latency: None,
         strategy,
         sampler: Sampler::default(),
         warm_start: None,
@@ -147,6 +148,7 @@ pub(crate) fn run_on(
         interrupt: &toy.interrupt,
         pruned: &|_| None,
         warm_source: None,
+        latency: None,
     })
 }
 
