@@ -115,7 +115,14 @@ impl CellDomain {
     }
 
     fn keeps_limits(&self, child: &Child) -> bool {
-        self.meta.cost(&self.costs, child).is_some_and(|cost| self.limits.allow(&cost))
+        self.meta.cost(&self.costs, child).is_some_and(|cost| self.limits.allow(&cost)) && self.keeps_peak_limit(child)
+    }
+
+    /// The one limit that takes a network to check.
+    fn keeps_peak_limit(&self, child: &Child) -> bool {
+        let Self { space, input, num_classes, limits, .. } = self;
+        let gate = Gate { space, input: *input, num_classes: *num_classes, limits };
+        limits.max_peak_bytes.is_none() || self.meta.cells(child).is_ok_and(|cells| gate.check(&cells).is_ok())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a proposal must pass before anything is evaluated: it lowers, and keeps the hard limits.
 
-use gram_ir::{Architecture, CanonicalKey, Cell, CellNodeId, Cost, Limits, LowerError, Network, Shape, Space};
+use gram_ir::{Architecture, CanonicalKey, Cell, CellNodeId, Cost, Limits, LowerError, Network, Shape, Space, grouped};
+use gram_memory::keeps_peak_limit;
 
 /// A proposal that may be evaluated.
 #[derive(Clone, Debug)]
@@ -37,6 +38,12 @@ pub enum Refusal {
         /// Its costs.
         cost: Cost,
     },
+    /// Its feature maps need more bytes than may be alive at one time, or it is not known that they do not.
+    #[error("its feature maps are not known to fit into {} bytes", grouped(*.max_peak_bytes))]
+    Peak {
+        /// The limit.
+        max_peak_bytes: u64,
+    },
     /// It cannot be lowered.
     #[error(transparent)]
     Lower(#[from] LowerError),
@@ -51,7 +58,7 @@ pub struct Gate<'a> {
     pub input: Shape,
     /// Number of classes.
     pub num_classes: usize,
-    /// Hard limits on exact costs.
+    /// Hard limits.
     pub limits: &'a Limits,
 }
 
@@ -70,7 +77,27 @@ impl Gate<'_> {
     /// [`Refusal`].
     pub fn check(&self, cells: &[Cell]) -> Result<Cost, Refusal> {
         let cost = self.cost(cells)?;
-        if self.limits.allow(&cost) { Ok(cost) } else { Err(Refusal::Limits { cost }) }
+        if !self.limits.allow(&cost) {
+            return Err(Refusal::Limits { cost });
+        }
+        if self.limits.max_peak_bytes.is_some() {
+            // On what would be trained: where a search for an order is given up may depend on the numbering.
+            self.check_peak(&self.canonical(cells).lower()?)?;
+        }
+        Ok(cost)
+    }
+
+    fn check_peak(&self, network: &Network) -> Result<(), Refusal> {
+        match self.limits.max_peak_bytes {
+            Some(max_peak_bytes) if !keeps_peak_limit(network, self.limits) => Err(Refusal::Peak { max_peak_bytes }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The architecture with every cell in canonical form.
+    fn canonical(&self, cells: &[Cell]) -> Architecture {
+        let canonical: Vec<Cell> = cells.iter().map(Cell::canonical_form).collect();
+        self.space.assemble(self.input, self.num_classes, &canonical)
     }
 
     /// The candidate with these cells, one per stage.
@@ -78,9 +105,11 @@ impl Gate<'_> {
     /// # Errors
     /// [`Refusal`] if it cannot be lowered or breaks a limit.
     pub fn admit(&self, cells: Vec<Cell>) -> Result<Candidate, Refusal> {
-        self.check(&cells)?;
-        let canonical: Vec<Cell> = cells.iter().map(Cell::canonical_form).collect();
-        let architecture = self.space.assemble(self.input, self.num_classes, &canonical);
+        let proposed = self.cost(&cells)?;
+        if !self.limits.allow(&proposed) {
+            return Err(Refusal::Limits { cost: proposed });
+        }
+        let architecture = self.canonical(&cells);
         let network = architecture.lower()?;
         let cost = network.cost();
         let graph = architecture.canonical_key();
@@ -88,6 +117,7 @@ impl Gate<'_> {
         if !self.limits.allow(&cost) {
             return Err(Refusal::Limits { cost });
         }
+        self.check_peak(&network)?;
         Ok(Candidate { cells, architecture, network, cost, graph })
     }
 }
