@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::network_transforms::fold_batch_norm::params_after_folding;
-use crate::{Macs, Network, Params, Shape};
+use crate::{Macs, MemoryModel, Network, Params, Shape};
 
 /// Costs of one network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -57,7 +57,7 @@ impl Network {
     }
 }
 
-/// Hard limits on exact costs; none given: everything is allowed.
+/// Hard limits; none given: everything is allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -67,10 +67,17 @@ pub struct Limits {
     /// Most trainable scalars.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_params: Option<Params>,
+    /// Most bytes of feature maps that are alive at one time, in the best order of operators. No part of a [`Cost`], for it takes a schedule:
+    /// `gram-memory` says whether a network keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_peak_bytes: Option<u64>,
+    /// What peak bytes are counted for.
+    #[serde(default, skip_serializing_if = "MemoryModel::is_default")]
+    pub memory: MemoryModel,
 }
 
 impl Limits {
-    /// Whether a network of this cost keeps every limit.
+    /// Whether a network of this cost keeps every limit but that on peak bytes.
     pub fn allow(&self, cost: &Cost) -> bool {
         self.max_macs.is_none_or(|most| cost.macs <= most) && self.max_params.is_none_or(|most| cost.params <= most)
     }
@@ -83,7 +90,8 @@ mod tests {
     #[test]
     fn limits_are_inclusive() {
         let cost = Cost { macs: Macs(10), params: Params(5), deployed_params: Params(4) };
-        let limits = |macs, params| Limits { max_macs: Some(Macs(macs)), max_params: Some(Params(params)) };
+        let limits =
+            |macs, params| Limits { max_macs: Some(Macs(macs)), max_params: Some(Params(params)), ..Limits::default() };
         assert!(limits(10, 5).allow(&cost) && Limits::default().allow(&cost));
         assert!(!limits(9, 5).allow(&cost) && !limits(10, 4).allow(&cost));
     }

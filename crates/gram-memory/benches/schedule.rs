@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gram_ir::{Architecture, Cell, CellNodeId, CellOp, Design, Downsample, Network, Shape, Stage, preset};
-use gram_memory::{Concat, Dtype, Options, fits, peak_bytes, plan};
+use gram_memory::{Concat, Dtype, MemoryModel, fits, peak_bytes, plan};
 
 /// Uniform in (0, 1), the same numbers every time.
 struct Uniform(u64);
@@ -54,23 +54,18 @@ fn wired(density: f64, seed: u64) -> Network {
     Architecture { stages, ..architecture }.lower().expect("invariant: cells lower")
 }
 
-const VIEW: Options = Options {
-    dtype: Dtype::U8,
-    concat: Concat::View,
-    partial: false,
-    separable: gram_memory::Separable::Fused,
-    max_states: 1 << 19,
-};
-const COPY: Options = Options { concat: Concat::Copy, ..VIEW };
-const PARTIAL: Options = Options { partial: true, ..VIEW };
-const MODELS: [(&str, Options); 3] = [("copy", COPY), ("view", VIEW), ("partial", PARTIAL)];
+const VIEW: MemoryModel =
+    MemoryModel { dtype: Dtype::U8, concat: Concat::View, partial: false, separable: gram_memory::Separable::Fused };
+const COPY: MemoryModel = MemoryModel { concat: Concat::Copy, ..VIEW };
+const PARTIAL: MemoryModel = MemoryModel { partial: true, ..VIEW };
+const MODELS: [(&str, MemoryModel); 3] = [("copy", COPY), ("view", VIEW), ("partial", PARTIAL)];
 
 fn cells(c: &mut Criterion) {
     let mut group = c.benchmark_group("memory/swiftnet_vww");
     for (index, name) in ["a", "b", "c"].into_iter().enumerate() {
         let network = swiftnet_cell(index);
-        for (model, options) in MODELS {
-            group.bench_function(BenchmarkId::new(model, name), |b| b.iter(|| plan(black_box(&network), &options)));
+        for (model, engine) in MODELS {
+            group.bench_function(BenchmarkId::new(model, name), |b| b.iter(|| plan(black_box(&network), &engine)));
         }
     }
 }
@@ -80,8 +75,8 @@ fn whole_networks(c: &mut Criterion) {
     group.sample_size(10);
     for density in [0.03, 0.06, 0.2, 1.0] {
         let network = wired(density, 5);
-        for (model, options) in MODELS {
-            group.bench_function(BenchmarkId::new(model, density), |b| b.iter(|| plan(black_box(&network), &options)));
+        for (model, engine) in MODELS {
+            group.bench_function(BenchmarkId::new(model, density), |b| b.iter(|| plan(black_box(&network), &engine)));
         }
     }
 }

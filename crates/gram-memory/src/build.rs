@@ -3,7 +3,7 @@
 use gram_ir::{Conv2d, Network, Node, NodeId, Op, Shape};
 
 use crate::graph::{Fragment, MAX_READS};
-use crate::{BufferId, Concat, MemoryError, MemoryGraph, Options, Separable, Step};
+use crate::{BufferId, Concat, MemoryError, MemoryGraph, MemoryModel, Separable, Step};
 
 impl MemoryGraph {
     /// The steps in which an engine would execute `network`.
@@ -11,9 +11,9 @@ impl MemoryGraph {
     /// - What the output does not need is left out.
     /// - Batch norm and activation are computed where they stand, in the buffer of the operator in front, if nobody else reads that; an
     ///   identity is another name for its input. An activation is assumed to work in place, an addition is not.
-    /// - A depthwise convolution and the 1x1 convolution behind it are one step, unless [`Options::separable`] says otherwise.
+    /// - A depthwise convolution and the 1x1 convolution behind it are one step, unless [`MemoryModel::separable`] says otherwise.
     /// - A concatenation is a step, or with [`Concat::View`] free; if it is the output, it is copied in any case.
-    /// - With [`Options::partial`] a convolution of a concatenation is a step per input, all of which accumulate into one buffer; a depthwise
+    /// - With [`MemoryModel::partial`] a convolution of a concatenation is a step per input, all of which accumulate into one buffer; a depthwise
     ///   one is a step per input, each of which writes channels of its own (with [`Concat::View`] into a buffer of its own). With
     ///   [`Concat::Copy`] the concatenation goes away if all that read it are split. Convolutions with groups of several channels are not
     ///   split. What is computed in place between the two halves of a separable convolution is computed for each part;
@@ -24,8 +24,8 @@ impl MemoryGraph {
     /// [`MemoryError`] if the network is too large to be counted.
     /// # Source
     /// Ahn et al., [arXiv:2003.02369](https://arxiv.org/abs/2003.02369), sections 2 and 3.3 (ALGORITHMS 5.2 and 5.4).
-    pub fn from_network(network: &Network, options: &Options) -> Result<Self, MemoryError> {
-        let mut builder = Builder::new(network, options);
+    pub fn from_network(network: &Network, engine: &MemoryModel) -> Result<Self, MemoryError> {
+        let mut builder = Builder::new(network, engine);
         for (id, node) in network.iter() {
             if builder.readers[id.index()].is_some() && !builder.fused[id.index()] {
                 builder.node(id, node)?;
@@ -44,7 +44,7 @@ struct Piece {
 
 struct Builder<'a> {
     network: &'a Network,
-    options: &'a Options,
+    engine: &'a MemoryModel,
     /// For each node that the output needs, who reads it: nobody, one node once, or several.
     readers: Vec<Option<Readers>>,
     /// Concatenations that are not made.
@@ -84,17 +84,17 @@ enum Split {
 }
 
 impl<'a> Builder<'a> {
-    fn new(network: &'a Network, options: &'a Options) -> Self {
+    fn new(network: &'a Network, engine: &'a MemoryModel) -> Self {
         let n = network.nodes().len();
         let readers = readers(network);
-        let is_view = views(network, options, &readers);
+        let is_view = views(network, engine, &readers);
         let mut source = network.output();
         while network.node(source).op == Op::Identity {
             source = network.node(source).inputs[0];
         }
         Self {
             network,
-            options,
+            engine,
             readers,
             is_view,
             source,
@@ -128,12 +128,12 @@ impl<'a> Builder<'a> {
         let pieces: Vec<Piece> = node.inputs.iter().flat_map(|input| &self.values[input.index()]).copied().collect();
         let last = nodes[nodes.len() - 1];
         let shape = self.network.node(last).shape;
-        let split = split.filter(|_| self.options.partial && pieces.len() > 1);
+        let split = split.filter(|_| self.engine.partial && pieces.len() > 1);
         let buffers = distinct(&pieces);
         self.values[last.index()] = match split {
             // An output in pieces would have to be joined.
             Some(Split::SideBySide { multiplier })
-                if self.options.concat == Concat::View && !nodes.contains(&self.source) =>
+                if self.engine.concat == Concat::View && !nodes.contains(&self.source) =>
             {
                 self.side_by_side(&nodes, &pieces, multiplier, shape.pixels())?
             }
@@ -191,7 +191,7 @@ impl<'a> Builder<'a> {
             _ => None,
         };
         let may_be_separable = matches!(node.op, Op::Conv(conv) if is_depthwise(&conv));
-        let mut may_be_separable = may_be_separable && self.options.separable == Separable::Fused;
+        let mut may_be_separable = may_be_separable && self.engine.separable == Separable::Fused;
         while let Some(Readers::One(next)) = self.readers[nodes[nodes.len() - 1].index()] {
             match self.network.node(next).op {
                 Op::BatchNorm { .. } | Op::Act { .. } | Op::Identity => {}
@@ -209,7 +209,7 @@ impl<'a> Builder<'a> {
 
     fn buffer(&mut self, elements: usize) -> BufferId {
         // At most 2⁴⁸ elements, for axes of at most 2¹⁶.
-        self.bytes.push(elements as u64 * self.options.dtype.bytes());
+        self.bytes.push(elements as u64 * self.engine.dtype.bytes());
         BufferId(self.bytes.len() as u32 - 1)
     }
 
@@ -258,10 +258,10 @@ fn readers(network: &Network) -> Vec<Option<Readers>> {
 }
 
 /// Which concatenations are not made: all with [`Concat::View`], those that all readers split away with [`Concat::Copy`].
-fn views(network: &Network, options: &Options, readers: &[Option<Readers>]) -> Vec<bool> {
+fn views(network: &Network, engine: &MemoryModel, readers: &[Option<Readers>]) -> Vec<bool> {
     let n = network.nodes().len();
-    if options.concat == Concat::View || !options.partial {
-        return vec![options.concat == Concat::View; n];
+    if engine.concat == Concat::View || !engine.partial {
+        return vec![engine.concat == Concat::View; n];
     }
     // Whether all readers that were seen so far can do without.
     let mut is_view = vec![true; n];
@@ -311,9 +311,9 @@ mod tests {
 
     /// Bytes of each step's buffer and what it reads, as `bytes(reads)`.
     #[track_caller]
-    fn check(text: &str, options: Options, expected: &[&str]) {
+    fn check(text: &str, engine: MemoryModel, expected: &[&str]) {
         let network: Network = text.parse().unwrap();
-        let graph = MemoryGraph::from_network(&network, &Options { dtype: Dtype::U8, ..options }).unwrap();
+        let graph = MemoryGraph::from_network(&network, &MemoryModel { dtype: Dtype::U8, ..engine }).unwrap();
         let step = |step: &Step| {
             let reads: Vec<String> = step.reads.iter().map(ToString::to_string).collect();
             format!("{}={}({})", step.writes, graph.bytes(step.writes), reads.join(","))
@@ -321,10 +321,10 @@ mod tests {
         assert_eq!(graph.steps().iter().map(step).collect::<Vec<_>>(), expected);
     }
 
-    const COPY: Options =
-        Options { dtype: Dtype::U8, concat: Concat::Copy, partial: false, separable: Separable::Fused, max_states: 0 };
-    const VIEW: Options = Options { concat: Concat::View, ..COPY };
-    const PARTIAL: Options = Options { partial: true, ..VIEW };
+    const COPY: MemoryModel =
+        MemoryModel { dtype: Dtype::U8, concat: Concat::Copy, partial: false, separable: Separable::Fused };
+    const VIEW: MemoryModel = MemoryModel { concat: Concat::View, ..COPY };
+    const PARTIAL: MemoryModel = MemoryModel { partial: true, ..VIEW };
 
     /// A convolution and a separable one of a concatenation of the input (2 channels of 4 pixels) and a map of 3 channels.
     const JOINED: &str = "n0 = input 2x2x2\nn1 = conv1x1/3 n0\nn2 = batchnorm n1\nn3 = relu n2\nn4 = concat n0 n3\nn5 = conv1x1/7 n4\n\
@@ -340,20 +340,20 @@ mod tests {
     fn convolutions_of_concatenations_accumulate() {
         let steps = ["b1=12(b0)", "b2=28(b0)", "b2=28(b1)", "b3=28(b0)", "b3=28(b1)", "b4=28(b2,b3)"];
         check(JOINED, PARTIAL, &steps);
-        check(JOINED, Options { partial: true, ..COPY }, &steps);
+        check(JOINED, MemoryModel { partial: true, ..COPY }, &steps);
         // The depthwise half makes maps of its own, of 2 and 3 channels.
         let split =
             ["b1=12(b0)", "b2=28(b0)", "b2=28(b1)", "b3=8(b0)", "b4=12(b1)", "b5=28(b3)", "b5=28(b4)", "b6=28(b2,b5)"];
-        check(JOINED, Options { separable: Separable::Split, ..PARTIAL }, &split);
+        check(JOINED, MemoryModel { separable: Separable::Split, ..PARTIAL }, &split);
         // Copied, both parts of it are written into one map.
         let slices = ["b1=12(b0)", "b2=28(b0)", "b2=28(b1)", "b3=20(b0)", "b3=20(b1)", "b4=28(b3)", "b5=28(b2,b4)"];
-        check(JOINED, Options { separable: Separable::Split, partial: true, ..COPY }, &slices);
+        check(JOINED, MemoryModel { separable: Separable::Split, partial: true, ..COPY }, &slices);
     }
 
     #[test]
     fn a_concatenation_that_somebody_wants_whole_is_copied() {
         let pooled = "n0 = input 2x2x2\nn1 = relu n0\nn2 = concat n0 n1\nn3 = conv1x1/4 n2\nn4 = maxpool1x1 n2\nn5 = add n3 n4\noutput n5";
-        let partial = Options { partial: true, ..COPY };
+        let partial = MemoryModel { partial: true, ..COPY };
         check(pooled, partial, &["b1=8(b0)", "b2=16(b0,b1)", "b3=16(b2)", "b4=16(b2)", "b5=16(b3,b4)"]);
         check(pooled, PARTIAL, &["b1=8(b0)", "b2=16(b0)", "b2=16(b1)", "b3=16(b0,b1)", "b4=16(b2,b3)"]);
         // Inside of another that goes away, it goes away too.

@@ -5,7 +5,7 @@
 //! where the network's parts are of the usual size, and otherwise the best that it can with a proven bound beside it. [`fits`] decides
 //! a hard limit, mostly without a search. [`reorder`] puts a network's nodes in the planned order.
 //!
-//! What an engine copies, fuses and accumulates is described by [`Options`]; [`MemoryGraph`] is the graph that follows from it, and can
+//! What an engine copies, fuses and accumulates is described by [`MemoryModel`]; [`MemoryGraph`] is the graph that follows from it, and can
 //! also be made by hand and scheduled ([`schedule`]). Batch size is 1, and weights are not counted.
 //!
 //! The crate computes and decides nothing else: it reads no files and no clock, and draws no random numbers. What a search may take is
@@ -14,15 +14,15 @@
 //! # Example
 //! ```
 //! use gram_ir::preset;
-//! use gram_memory::{Concat, Dtype, Options, fits, plan, reorder};
+//! use gram_memory::{Concat, Dtype, MemoryModel, fits, plan, reorder};
 //!
 //! let network = preset("swiftnet-vww", None, None)?.lower()?;
-//! let options = Options { dtype: Dtype::U8, concat: Concat::View, ..Options::default() };
-//! assert!(fits(&network, &options, 200_704)?.fits());
-//! assert!(!fits(&network, &options, 200_703)?.fits());
+//! let engine = MemoryModel { dtype: Dtype::U8, concat: Concat::View, ..MemoryModel::default() };
+//! assert!(fits(&network, &engine, 200_704)?.fits());
+//! assert!(!fits(&network, &engine, 200_703)?.fits());
 //!
-//! let scheduled = reorder(&network, &plan(&network, &options)?)?;
-//! assert_eq!(plan(&scheduled, &options)?.plain_peak_bytes, 200_704);
+//! let scheduled = reorder(&network, &plan(&network, &engine)?)?;
+//! assert_eq!(plan(&scheduled, &engine)?.plain_peak_bytes, 200_704);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -36,7 +36,6 @@ mod follow;
 mod graph;
 mod greedy;
 mod live;
-mod options;
 mod parts;
 mod plan;
 mod problem;
@@ -44,7 +43,7 @@ mod schedule;
 
 pub use arena::{Allocation, Arena, ArenaError};
 pub use error::MemoryError;
+pub use gram_ir::{Concat, Dtype, MemoryModel, Separable};
 pub use graph::{BufferId, Fragment, MAX_READS, MemoryGraph, Step, StepId};
-pub use options::{Concat, Dtype, Options, Separable, UnknownWord};
-pub use plan::{Plan, PlannedStep, fits, peak_bytes, plan, reorder};
-pub use schedule::{Fit, MAX_EXACT_STEPS, Part, Schedule, fits as fits_graph, schedule};
+pub use plan::{Plan, PlannedStep, fits, keeps_peak_limit, peak_bytes, plan, reorder};
+pub use schedule::{DEFAULT_MAX_STATES, Fit, MAX_EXACT_STEPS, Part, Schedule, fits as fits_graph, schedule};

@@ -1,10 +1,10 @@
 //! Schedules of networks.
 
-use gram_ir::{Network, NodeId};
+use gram_ir::{Limits, MemoryModel, Network, NodeId};
 
 use crate::graph::Fragment;
 use crate::schedule::{Fit, Part, schedule};
-use crate::{Arena, MemoryError, MemoryGraph, Options, StepId};
+use crate::{Arena, DEFAULT_MAX_STATES, MemoryError, MemoryGraph, StepId};
 
 /// In which order a network's operators are best executed, and what that takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,17 +63,17 @@ impl Plan {
 /// # Example
 /// ```
 /// use gram_ir::preset;
-/// use gram_memory::{Concat, Dtype, Options, plan};
+/// use gram_memory::{Concat, Dtype, MemoryModel, plan};
 /// let network = preset("swiftnet-vww", None, None)?.lower()?;
-/// let options = Options { dtype: Dtype::U8, concat: Concat::View, ..Options::default() };
-/// let plan = plan(&network, &options)?;
+/// let engine = MemoryModel { dtype: Dtype::U8, concat: Concat::View, ..MemoryModel::default() };
+/// let plan = plan(&network, &engine)?;
 /// assert!(plan.is_exact());
 /// assert_eq!((plan.peak_bytes, plan.plain_peak_bytes), (200_704, 250_880));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn plan(network: &Network, options: &Options) -> Result<Plan, MemoryError> {
-    let graph = MemoryGraph::from_network(network, options)?;
-    let scheduled = schedule(&graph, options.max_states);
+pub fn plan(network: &Network, engine: &MemoryModel) -> Result<Plan, MemoryError> {
+    let graph = MemoryGraph::from_network(network, engine)?;
+    let scheduled = schedule(&graph, DEFAULT_MAX_STATES);
     let plain: Vec<StepId> = graph.plain_order().collect();
     let live = graph.live_bytes(&scheduled.order)?;
     let step = |(&id, live_bytes): (&StepId, u64)| {
@@ -99,9 +99,9 @@ pub fn plan(network: &Network, options: &Options) -> Result<Plan, MemoryError> {
 ///
 /// # Errors
 /// As [`plan`].
-pub fn peak_bytes(network: &Network, options: &Options) -> Result<u64, MemoryError> {
-    let graph = MemoryGraph::from_network(network, options)?;
-    Ok(schedule(&graph, options.max_states).peak_bytes)
+pub fn peak_bytes(network: &Network, engine: &MemoryModel) -> Result<u64, MemoryError> {
+    let graph = MemoryGraph::from_network(network, engine)?;
+    Ok(schedule(&graph, DEFAULT_MAX_STATES).peak_bytes)
 }
 
 /// Whether some order of the network's operators keeps within `max_bytes`; quick enough for every child of a search.
@@ -110,9 +110,15 @@ pub fn peak_bytes(network: &Network, options: &Options) -> Result<u64, MemoryErr
 /// As [`plan`].
 /// # Complexity
 /// As of [`schedule::fits`](crate::fits_graph): mostly one pass over the network.
-pub fn fits(network: &Network, options: &Options, max_bytes: u64) -> Result<Fit, MemoryError> {
-    let graph = MemoryGraph::from_network(network, options)?;
-    Ok(crate::schedule::fits(&graph, max_bytes, options.max_states))
+pub fn fits(network: &Network, engine: &MemoryModel, max_bytes: u64) -> Result<Fit, MemoryError> {
+    let graph = MemoryGraph::from_network(network, engine)?;
+    Ok(crate::schedule::fits(&graph, max_bytes, DEFAULT_MAX_STATES))
+}
+
+/// Whether it is certain that a network keeps [`Limits::max_peak_bytes`]; true where there is no such limit.
+pub fn keeps_peak_limit(network: &Network, limits: &Limits) -> bool {
+    let keeps = |max_bytes| fits(network, &limits.memory, max_bytes).is_ok_and(Fit::fits);
+    limits.max_peak_bytes.is_none_or(keeps)
 }
 
 /// The same network with its nodes in the order of `plan`, so that whoever executes them one after the other follows the schedule.

@@ -13,6 +13,9 @@ use crate::{MemoryGraph, StepId};
 /// Searches within a budget, where the exact search did not end.
 const MAX_PROBES: usize = 6;
 
+/// States that the search of each part may visit in [`plan`](crate::plan()) and its kin.
+pub const DEFAULT_MAX_STATES: u64 = 1 << 19;
+
 /// Parts with more steps are not searched exactly.
 pub const MAX_EXACT_STEPS: usize = 512;
 
@@ -91,7 +94,8 @@ impl Fit {
     }
 }
 
-/// The order with the least peak, as far as `max_states` sets of executed steps in each part allow to find it.
+/// The order with the least peak, as far as `max_states` sets of executed steps in each part of at most 64 steps allow to find it (half
+/// as many with up to 128 steps, a 16th with up to [`MAX_EXACT_STEPS`]).
 ///
 /// Exact for every part of at most [`MAX_EXACT_STEPS`] steps whose search ends within the allowance; for others the best of quick orders and
 /// of searches within a budget, with a proven lower bound beside it. Depends on nothing but the arguments.

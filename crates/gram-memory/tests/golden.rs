@@ -1,19 +1,14 @@
 //! The three cells of the shipped SwiftNet, uint8, to the byte (ALGORITHMS 5.4).
 
 use gram_ir::{Architecture, CellOutput, Design, Downsample, Network, Shape, Stage, preset};
-use gram_memory::{Concat, Dtype, MemoryGraph, Options, Separable, StepId, plan};
+use gram_memory::{Concat, Dtype, MemoryGraph, MemoryModel, Separable, StepId, plan};
 
 /// Shapes that the cells read.
 const INPUTS: [Shape; 3] = [Shape::chw(32, 28, 28), Shape::chw(48, 14, 14), Shape::chw(80, 7, 7)];
-const COPY: Options = Options {
-    dtype: Dtype::U8,
-    concat: Concat::Copy,
-    partial: false,
-    separable: Separable::Fused,
-    max_states: 100_000,
-};
-const VIEW: Options = Options { concat: Concat::View, ..COPY };
-const PARTIAL: Options = Options { partial: true, ..VIEW };
+const COPY: MemoryModel =
+    MemoryModel { dtype: Dtype::U8, concat: Concat::Copy, partial: false, separable: Separable::Fused };
+const VIEW: MemoryModel = MemoryModel { concat: Concat::View, ..COPY };
+const PARTIAL: MemoryModel = MemoryModel { partial: true, ..VIEW };
 
 fn swiftnet() -> Architecture {
     match preset("swiftnet-vww", None, None) {
@@ -33,8 +28,8 @@ fn cell(index: usize, tail: bool) -> Network {
 }
 
 #[track_caller]
-fn least_peak(index: usize, tail: bool, options: &Options, expected: u64, n_steps: usize, max_states: u64) {
-    let plan = plan(&cell(index, tail), options).unwrap();
+fn least_peak(index: usize, tail: bool, engine: &MemoryModel, expected: u64, n_steps: usize, max_states: u64) {
+    let plan = plan(&cell(index, tail), engine).unwrap();
     assert!(plan.is_exact());
     plan.arena.verify().unwrap();
     assert!(plan.arena.bytes >= plan.peak_bytes);
@@ -78,15 +73,15 @@ fn partial_accumulation() {
 #[test]
 fn the_whole_network() {
     let network = swiftnet().lower().unwrap();
-    for (options, expected) in
+    for (engine, expected) in
         [(COPY, [275_968, 122_304, 53_900]), (VIEW, [200_704, 81_536, 32_536]), (PARTIAL, [188_160, 53_312, 16_856])]
     {
-        let planned = plan(&network, &options).unwrap();
+        let planned = plan(&network, &engine).unwrap();
         let cells: Vec<u64> = planned.parts.iter().filter(|part| part.steps > 1).map(|part| part.peak_bytes).collect();
-        assert_eq!(cells, expected, "{options:?}");
+        assert_eq!(cells, expected, "{engine:?}");
         // The first convolution takes 150,528 + 50,176.
         assert_eq!(planned.peak_bytes, expected[0].max(200_704));
-        let wide = plan(&network, &Options { dtype: Dtype::F32, ..options }).unwrap();
+        let wide = plan(&network, &MemoryModel { dtype: Dtype::F32, ..engine }).unwrap();
         assert_eq!((wide.peak_bytes, wide.arena.bytes), (4 * planned.peak_bytes, 4 * planned.arena.bytes));
     }
 }
@@ -114,11 +109,11 @@ fn other_orders_have_the_stated_peaks() {
     let stated = [[351_232, 351_232, 250_880], [122_304, 137_984, 109_760], [50_176, 53_900, 32_732]];
     for (index, words) in [A, B, C].into_iter().enumerate() {
         let words: Vec<&str> = words.split_whitespace().collect();
-        for ((tail, options), stated) in [(false, COPY), (true, COPY), (true, VIEW)].into_iter().zip(stated[index]) {
+        for ((tail, engine), stated) in [(false, COPY), (true, COPY), (true, VIEW)].into_iter().zip(stated[index]) {
             let network = cell(index, tail);
-            let graph = MemoryGraph::from_network(&network, &options).unwrap();
+            let graph = MemoryGraph::from_network(&network, &engine).unwrap();
             let order = order_of(&graph, &network, &words);
-            assert_eq!(graph.peak_bytes(&order), Ok(stated), "cell {index}, {options:?}, tail: {tail}");
+            assert_eq!(graph.peak_bytes(&order), Ok(stated), "cell {index}, {engine:?}, tail: {tail}");
         }
     }
 }

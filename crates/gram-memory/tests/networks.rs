@@ -1,23 +1,24 @@
-//! Random networks: what a plan keeps, and what the options may do to it.
+//! Random networks: what a plan keeps, and what the engine may do to it.
 
 use gram_ir::strategies::{arb_architecture, arb_network};
 use gram_ir::{
     Activation, Conv2d, Network, NodeId, Op, Shape, SplitConvOverConcat, Tensor, Verify, WeightedNetwork, Weights,
     apply_checked, reference,
 };
-use gram_memory::{Concat, Dtype, Fit, MemoryGraph, Options, Plan, Separable, fits, peak_bytes, plan, reorder};
+use gram_memory::{
+    Concat, Dtype, Fit, MemoryGraph, MemoryModel, Plan, Separable, fits, fits_graph, peak_bytes, plan, reorder,
+};
 use proptest::prelude::*;
 
-fn arb_options() -> impl Strategy<Value = Options> {
+fn arb_engine() -> impl Strategy<Value = MemoryModel> {
     let dtype = prop::sample::select(Dtype::ALL.to_vec());
     let concat = prop::sample::select(Concat::ALL.to_vec());
     let separable = prop::sample::select(vec![Separable::Fused, Separable::Split]);
-    (dtype, concat, any::<bool>(), separable).prop_map(|(dtype, concat, partial, separable)| Options {
+    (dtype, concat, any::<bool>(), separable).prop_map(|(dtype, concat, partial, separable)| MemoryModel {
         dtype,
         concat,
         partial,
         separable,
-        max_states: 20_000,
     })
 }
 
@@ -28,12 +29,12 @@ fn arb_any_network() -> impl Strategy<Value = Network> {
     ]
 }
 
-fn check(network: &Network, options: &Options, plan: &Plan) -> Result<(), TestCaseError> {
+fn check(network: &Network, engine: &MemoryModel, plan: &Plan) -> Result<(), TestCaseError> {
     // I1 every node once, every live figure under the peak, which is reached
     let mut nodes = plan.nodes.clone();
     nodes.sort_unstable();
     prop_assert!(nodes.into_iter().eq(network.iter().map(|(id, _)| id)));
-    let inputs = network.input_shape().elements() as u64 * options.dtype.bytes();
+    let inputs = network.input_shape().elements() as u64 * engine.dtype.bytes();
     let highest = |live: &mut dyn Iterator<Item = u64>| live.max().unwrap_or(0).max(inputs);
     prop_assert_eq!(highest(&mut plan.steps.iter().map(|step| step.live_bytes)), plan.peak_bytes);
     prop_assert_eq!(highest(&mut plan.plain_live_bytes.iter().copied()), plan.plain_peak_bytes);
@@ -50,30 +51,30 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn plans_keep_their_word(network in arb_any_network(), options in arb_options()) {
-        let planned = plan(&network, &options).unwrap();
-        check(&network, &options, &planned)?;
+    fn plans_keep_their_word(network in arb_any_network(), engine in arb_engine()) {
+        let planned = plan(&network, &engine).unwrap();
+        check(&network, &engine, &planned)?;
         // I4 the quick questions have the same answers
-        prop_assert_eq!(peak_bytes(&network, &options), Ok(planned.peak_bytes));
-        let fits = |limit| fits(&network, &options, limit).unwrap();
+        prop_assert_eq!(peak_bytes(&network, &engine), Ok(planned.peak_bytes));
+        let fits = |limit| fits(&network, &engine, limit).unwrap();
         prop_assert!(fits(planned.peak_bytes).fits());
         prop_assert!(!fits(planned.lower_bound_bytes - 1).fits());
         // I5 bytes are proportional to the element size
-        let wide = Options { dtype: Dtype::F32, ..options };
-        prop_assert_eq!(peak_bytes(&network, &wide).unwrap() * options.dtype.bytes(), planned.peak_bytes * 4);
+        let wide = MemoryModel { dtype: Dtype::F32, ..engine };
+        prop_assert_eq!(peak_bytes(&network, &wide).unwrap() * engine.dtype.bytes(), planned.peak_bytes * 4);
     }
 
     #[test]
-    fn a_reordered_network_is_the_same_in_the_planned_order(network in arb_any_network(), options in arb_options(), seed: u64) {
-        let planned = plan(&network, &options).unwrap();
+    fn a_reordered_network_is_the_same_in_the_planned_order(network in arb_any_network(), engine in arb_engine(), seed: u64) {
+        let planned = plan(&network, &engine).unwrap();
         let reordered = reorder(&network, &planned).unwrap();
         prop_assert_eq!(reordered.verify(), Ok(()));                                  // I1 well-formed
         let shape = network.input_shape();
         let input = Tensor::arbitrary(&[1, shape.c, shape.h, shape.w], seed);
         let run = |network: &Network| reference::run(network, &Weights::arbitrary(network, seed), &input).unwrap();
         prop_assert_eq!(run(&network), run(&reordered));                              // I2 not one bit of the output changes
-        if !options.partial {
-            let again = plan(&reordered, &options).unwrap();
+        if !engine.partial {
+            let again = plan(&reordered, &engine).unwrap();
             prop_assert_eq!(again.plain_peak_bytes, planned.peak_bytes);              // I3 its own order is the planned one
             let live: Vec<u64> = planned.steps.iter().map(|step| step.live_bytes).collect();
             prop_assert_eq!(again.plain_live_bytes, live);
@@ -82,10 +83,10 @@ proptest! {
 
     /// Splitting convolutions and accumulating in place takes no memory that the whole convolution would not take.
     #[test]
-    fn rewriting_never_raises_the_optimum(network in arb_any_network(), options in arb_options()) {
-        let exact = |options: &Options| plan(&network, options).ok().filter(Plan::is_exact).map(|plan| plan.peak_bytes);
-        let plain = Options { partial: false, ..options };
-        let partial = Options { partial: true, ..options };
+    fn rewriting_never_raises_the_optimum(network in arb_any_network(), engine in arb_engine()) {
+        let exact = |engine: &MemoryModel| plan(&network, engine).ok().filter(Plan::is_exact).map(|plan| plan.peak_bytes);
+        let plain = MemoryModel { partial: false, ..engine };
+        let partial = MemoryModel { partial: true, ..engine };
         if let (Some(plain), Some(partial)) = (exact(&plain), exact(&partial)) {
             prop_assert!(partial <= plain, "partial sums: {} > {}", partial, plain);
         }
@@ -108,10 +109,10 @@ proptest! {
 proptest! {
     /// Every limit gets one of three answers, all of them true.
     #[test]
-    fn limits(network in arb_any_network(), options in arb_options(), share in 0.0..1.5f64, states in 0..200u64) {
-        let planned = plan(&network, &options).unwrap();
+    fn limits(network in arb_any_network(), engine in arb_engine(), share in 0.0..1.5f64, states in 0..200u64) {
+        let planned = plan(&network, &engine).unwrap();
         let limit = (planned.peak_bytes as f64 * share) as u64;
-        match fits(&network, &Options { max_states: states, ..options }, limit).unwrap() {
+        match fits_graph(&MemoryGraph::from_network(&network, &engine).unwrap(), limit, states) {
             Fit::Fits { peak_bytes } => prop_assert!(planned.lower_bound_bytes <= peak_bytes && peak_bytes <= limit),
             Fit::Exceeds { at_least_bytes } => prop_assert!(limit < at_least_bytes && at_least_bytes <= planned.peak_bytes),
             Fit::Undecided { at_least_bytes, at_most_bytes } => {
@@ -125,8 +126,9 @@ proptest! {
 #[test]
 fn steps_are_the_convolutions_of_the_rewritten_network() {
     let mut network = gram_ir::preset("swiftnet-vww", None, None).unwrap().lower().unwrap();
-    let options = Options { concat: Concat::View, partial: true, separable: Separable::Split, ..Options::default() };
-    let steps = MemoryGraph::from_network(&network, &options).unwrap().steps().len();
+    let engine =
+        MemoryModel { concat: Concat::View, partial: true, separable: Separable::Split, ..MemoryModel::default() };
+    let steps = MemoryGraph::from_network(&network, &engine).unwrap().steps().len();
     apply_checked(&SplitConvOverConcat, &mut network).unwrap();
     let kinds = ["conv", "dwconv", "maxpool", "global-avgpool", "linear"];
     let n_steps = network.nodes().iter().filter(|node| kinds.contains(&node.op.kind())).count();
@@ -199,8 +201,8 @@ fn separable_convolutions_are_sums_of_their_parts() {
     let after = reference::run(&parts, &split, &input).unwrap();
     assert!(before.data().iter().zip(after.data()).all(|(a, b)| (a - b).abs() < 1e-5));
 
-    let options = Options { partial: true, ..Options::default() };
-    let steps = plan(&whole, &options).unwrap().steps;
+    let engine = MemoryModel { partial: true, ..MemoryModel::default() };
+    let steps = plan(&whole, &engine).unwrap().steps;
     assert_eq!(steps.iter().filter(|step| step.fragment.is_some()).count(), 2);
 }
 
@@ -208,7 +210,7 @@ fn separable_convolutions_are_sums_of_their_parts() {
 fn plans_of_other_networks_are_refused() {
     let lower = |name: &str| gram_ir::preset(name, None, None).unwrap().lower().unwrap();
     let (swiftnet, mobilenet) = (lower("swiftnet-vww"), lower("mobilenet-v2-0.5"));
-    let planned = plan(&swiftnet, &Options::default()).unwrap();
+    let planned = plan(&swiftnet, &MemoryModel::default()).unwrap();
     assert!(reorder(&mobilenet, &planned).unwrap_err().to_string().contains("another network"));
     let mut backwards = planned.clone();
     backwards.nodes[1..].reverse();

@@ -48,7 +48,7 @@ impl Study {
             .map(|child| meta.cost(&costs, &child).expect("children lower"))
             .collect();
         drawn.sort_by_key(|cost| cost.macs);
-        let limits = Limits { max_macs: Some(drawn[60].macs), max_params: Some(drawn[80].params) };
+        let limits = Limits { max_macs: Some(drawn[60].macs), max_params: Some(drawn[80].params), ..Limits::default() };
         Self { meta, costs, limits }
     }
 

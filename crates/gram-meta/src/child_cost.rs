@@ -20,7 +20,7 @@ impl MetaGraph {
     /// use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
     /// let (space, (input, num_classes)) = space_preset("swiftnet-vww").zip(space_preset_io("swiftnet-vww")).unwrap();
     /// let costs = SpaceCosts::new(&space, input, num_classes)?;
-    /// let limits = Limits { max_macs: Some(Macs(60_000_000)), max_params: None };
+    /// let limits = Limits { max_macs: Some(Macs(60_000_000)), max_params: None, ..Limits::default() };
     /// let meta = MetaGraph::new(&space, MetaConfig::default(), 0)?;
     /// let keeps_limits = |child: &_| meta.cost(&costs, child).is_some_and(|cost| limits.allow(&cost));
     /// let child = meta.sample(&mut ChaCha8Rng::seed_from_u64(0), &keeps_limits)?;

@@ -60,7 +60,7 @@ fn prune_3_stages_of_30_nodes(c: &mut Criterion) {
         }
         space
     };
-    let few = Limits { max_macs: Some(Macs(60_000_000)), max_params: None };
+    let few = Limits { max_macs: Some(Macs(60_000_000)), max_params: None, ..Limits::default() };
     let cases = [
         ("learnt", swiftnet(4), Weights::Learnt, Limits::default()),
         ("learnt_60m_macs", swiftnet(4), Weights::Learnt, few),

@@ -81,7 +81,8 @@ mod tests {
     #[test]
     fn the_message_says_what_was_asked_and_what_is_possible() {
         let message = |max_macs: Option<u64>, max_params: Option<u64>| {
-            let limits = Limits { max_macs: max_macs.map(Macs), max_params: max_params.map(Params) };
+            let limits =
+                Limits { max_macs: max_macs.map(Macs), max_params: max_params.map(Params), ..Limits::default() };
             PruneError::LimitsUnmeetable { limits, smallest_macs: Macs(1200), smallest_params: Params(70) }.to_string()
         };
         assert_eq!(

@@ -16,7 +16,7 @@
 //! let weights = EdgeMap::from_fn(8, |from, to| if to.0 - from.0 == 1 { 0.9 } else { 0.3 });
 //! let stages = [PrunableStage { ops: &ops[..7], weights: &weights }; 2];
 //!
-//! let limits = Limits { max_macs: Some(Macs(400_000)), max_params: None };
+//! let limits = Limits { max_macs: Some(Macs(400_000)), max_params: None, ..Limits::default() };
 //! let pruned = prune(&space, Shape::chw(1, 8, 8), 10, &stages, &limits)?;
 //! assert_eq!(pruned.best.architecture.stages[0].cell.predecessors(CellNodeId(7)), [CellNodeId(6)]);
 //! assert!(pruned.front.iter().all(|candidate| limits.allow(&candidate.cost)));

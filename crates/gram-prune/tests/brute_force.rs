@@ -146,6 +146,7 @@ fn limits(all: &[Slow], macs: Option<(usize, u64)>, params: Option<(usize, u64)>
     Limits {
         max_macs: macs.map(|choice| Macs(of(choice, |cost| cost.macs.0))),
         max_params: params.map(|choice| Params(of(choice, |cost| cost.params.0))),
+        ..Limits::default()
     }
 }
 
@@ -218,6 +219,6 @@ proptest! {
         check(&case, &limits(&all, macs, params), &all)?;
         // Just below the smallest.
         let least = all.iter().map(|slow| slow.cost.macs.0).min().unwrap();
-        check(&case, &Limits { max_macs: Some(Macs(least - 1)), max_params: None }, &all)?;
+        check(&case, &Limits { max_macs: Some(Macs(least - 1)), max_params: None, ..Limits::default() }, &all)?;
     }
 }

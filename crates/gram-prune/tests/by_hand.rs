@@ -31,7 +31,7 @@ fn prune_triangle(weights: [f64; 3], limits: Limits) -> Result<Pruned, PruneErro
 }
 
 fn at_most(macs: u64) -> Limits {
-    Limits { max_macs: Some(Macs(macs)), max_params: None }
+    Limits { max_macs: Some(Macs(macs)), max_params: None, ..Limits::default() }
 }
 
 /// All three edges, 25 pixels: 4·4 at node 1, 8·4 at node 2, 4·8 in the projection of one leaf; 8·2 in the classifier.

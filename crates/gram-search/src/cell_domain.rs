@@ -1,6 +1,6 @@
 //! A study's children as a search domain: one decision per candidate edge, and one per node where operators are searched.
 
-use gram_ir::{Cell, CellNodeId, Limits, LowerError, MIN_LIVE_NODES, Shape, Space, SpaceCosts};
+use gram_ir::{CellNodeId, Limits, LowerError, MIN_LIVE_NODES, Shape, Space, SpaceCosts};
 use gram_meta::{Child, MetaGraph, MetaStage, StageEdges};
 use rand_chacha::ChaCha8Rng;
 
@@ -115,17 +115,17 @@ impl CellDomain {
         self.meta = meta;
     }
 
-    /// Asked last, since it takes a lowered network.
-    fn keeps_latency(&self, child: &Child) -> bool {
-        let Some(limit) = &self.latency else { return true };
-        let Ok(cells) = self.meta.cells(child) else { return false };
-        // In canonical form, as it would be trained.
-        let cells: Vec<Cell> = cells.iter().map(Cell::canonical_form).collect();
-        self.space.assemble(self.input, self.num_classes, &cells).lower().is_ok_and(|network| limit.allows(&network))
+    fn keeps_limits(&self, child: &Child) -> bool {
+        self.meta.cost(&self.costs, child).is_some_and(|cost| self.limits.allow(&cost))
+            && self.keeps_network_limits(child)
     }
 
-    fn keeps_limits(&self, child: &Child) -> bool {
-        self.meta.cost(&self.costs, child).is_some_and(|cost| self.limits.allow(&cost)) && self.keeps_latency(child)
+    /// Those that take a lowered network, which is why they are asked last.
+    fn keeps_network_limits(&self, child: &Child) -> bool {
+        let Self { space, input, num_classes, limits, latency, .. } = self;
+        let gate = Gate { space, input: *input, num_classes: *num_classes, limits, latency: latency.as_ref() };
+        (limits.max_peak_bytes.is_none() && latency.is_none())
+            || self.meta.cells(child).is_ok_and(|cells| gate.check(&cells).is_ok())
     }
 }
 

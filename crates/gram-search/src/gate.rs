@@ -1,6 +1,7 @@
 //! What a proposal must pass before anything is evaluated: it lowers, and keeps the hard limits.
 
-use gram_ir::{Architecture, CanonicalKey, Cell, CellNodeId, Cost, Limits, LowerError, Network, Shape, Space};
+use gram_ir::{Architecture, CanonicalKey, Cell, CellNodeId, Cost, Limits, LowerError, Network, Shape, Space, grouped};
+use gram_memory::keeps_peak_limit;
 
 use crate::LatencyLimit;
 
@@ -47,6 +48,12 @@ pub enum Refusal {
         /// The limit.
         max_ms: f64,
     },
+    /// Its feature maps need more bytes than may be alive at one time, or it is not known that they do not.
+    #[error("its feature maps are not known to fit into {} bytes", grouped(*.max_peak_bytes))]
+    Peak {
+        /// The limit.
+        max_peak_bytes: u64,
+    },
     /// It cannot be lowered.
     #[error(transparent)]
     Lower(#[from] LowerError),
@@ -61,7 +68,7 @@ pub struct Gate<'a> {
     pub input: Shape,
     /// Number of classes.
     pub num_classes: usize,
-    /// Hard limits on exact costs.
+    /// Hard limits.
     pub limits: &'a Limits,
     /// Hard limit on predicted latency.
     pub latency: Option<&'a LatencyLimit>,
@@ -81,15 +88,23 @@ impl Gate<'_> {
     /// # Errors
     /// [`Refusal`].
     pub fn check(&self, cells: &[Cell]) -> Result<Cost, Refusal> {
-        let network = self.space.assemble(self.input, self.num_classes, cells).lower()?;
-        let cost = network.cost();
-        self.judge(&network, cost)?;
+        let cost = self.cost(cells)?;
+        if !self.limits.allow(&cost) {
+            return Err(Refusal::Limits { cost });
+        }
+        if self.limits.max_peak_bytes.is_some() || self.latency.is_some() {
+            // On what would be trained: where a search for an order is given up, and what fuses, may depend on the numbering.
+            self.check_network(&self.canonical(cells).lower()?)?;
+        }
         Ok(cost)
     }
 
-    fn judge(&self, network: &Network, cost: Cost) -> Result<(), Refusal> {
-        if !self.limits.allow(&cost) {
-            return Err(Refusal::Limits { cost });
+    /// The limits that take a lowered network.
+    fn check_network(&self, network: &Network) -> Result<(), Refusal> {
+        if let Some(max_peak_bytes) = self.limits.max_peak_bytes
+            && !keeps_peak_limit(network, self.limits)
+        {
+            return Err(Refusal::Peak { max_peak_bytes });
         }
         match self.latency {
             Some(limit) if !limit.allows(network) => {
@@ -99,19 +114,30 @@ impl Gate<'_> {
         }
     }
 
+    /// The architecture with every cell in canonical form.
+    fn canonical(&self, cells: &[Cell]) -> Architecture {
+        let canonical: Vec<Cell> = cells.iter().map(Cell::canonical_form).collect();
+        self.space.assemble(self.input, self.num_classes, &canonical)
+    }
+
     /// The candidate with these cells, one per stage.
     ///
     /// # Errors
     /// [`Refusal`] if it cannot be lowered or breaks a limit.
     pub fn admit(&self, cells: Vec<Cell>) -> Result<Candidate, Refusal> {
-        self.check(&cells)?;
-        let canonical: Vec<Cell> = cells.iter().map(Cell::canonical_form).collect();
-        let architecture = self.space.assemble(self.input, self.num_classes, &canonical);
+        let proposed = self.cost(&cells)?;
+        if !self.limits.allow(&proposed) {
+            return Err(Refusal::Limits { cost: proposed });
+        }
+        let architecture = self.canonical(&cells);
         let network = architecture.lower()?;
         let cost = network.cost();
         let graph = architecture.canonical_key();
         // A relabelling moves channels around but costs the same; a limit is checked on what is trained all the same.
-        self.judge(&network, cost)?;
+        if !self.limits.allow(&cost) {
+            return Err(Refusal::Limits { cost });
+        }
+        self.check_network(&network)?;
         Ok(Candidate { cells, architecture, network, cost, graph })
     }
 }

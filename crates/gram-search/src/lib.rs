@@ -94,7 +94,9 @@ pub use files::FileError;
 pub use gate::{Candidate, EdgeList, Gate, Refusal};
 pub use latency::{LatencyConfig, LatencyLimit, LatencyModel};
 pub use observer::{Observer, Progress};
-pub use preflight::{CostRange, Feasibility, Preflight, PreflightError, StageSize, cheapest_child, preflight};
+pub use preflight::{
+    CostRange, Feasibility, PeakRange, Preflight, PreflightError, StageSize, cheapest_child, preflight,
+};
 pub use report::{ChildSummary, StudyReport, pareto_front, pareto_json};
 pub use strategy::{
     AskError, Context, DomainSearch, Fitted, GramStrategy, Lesson, Prior, Proposal, Pruned, RandomStrategy, Strategy,

@@ -1,12 +1,13 @@
 //! Preflight: what a space costs at least, typically and at most, and which limits can be met, before anything is trained.
 
 mod extremes;
+mod peaks;
 mod prices;
 mod size;
 
 use std::collections::BTreeSet;
 
-use gram_ir::{Cell, Cost, Limits, LowerError, Macs, Network, NodeOperators, Params, Shape, Space};
+use gram_ir::{Cell, Cost, Limits, LowerError, Macs, Network, NodeOperators, Params, Shape, Space, grouped};
 use gram_meta::{MetaConfig, MetaGraph, MetaGraphError, SampleError};
 use serde::Serialize;
 
@@ -14,6 +15,7 @@ use crate::Gate;
 use crate::streams::probe_stream;
 
 use extremes::{Objective, most, smallest};
+pub use peaks::PeakRange;
 use prices::Prices;
 use size::log10_children;
 
@@ -24,6 +26,8 @@ pub struct Preflight {
     pub macs: CostRange,
     /// Trainable scalars.
     pub params: CostRange,
+    /// Bytes of feature maps that are alive at one time.
+    pub peak_bytes: PeakRange,
     /// How many children each stage has.
     pub stages: Vec<StageSize>,
     /// log10 of the number of children: distinct sets of edges from live nodes that are feasible, limits not considered. Isomorphic ones are
@@ -67,7 +71,7 @@ pub enum Feasibility {
     Met,
     /// Proved: none does.
     Unmeetable,
-    /// Each limit can be met alone; whether one child meets all was not decided.
+    /// Whether one child meets all limits was not decided: each can be met alone, as far as MACs and params go.
     Undecided,
 }
 
@@ -78,7 +82,8 @@ const SAMPLES: usize = 256;
 ///
 /// The least costs are exact: a cheapest child has, in each stage, at most one node that is no leaf (see the module `extremes`), so
 /// that the search over stages and widths is small. Several limits at once are decided by the cheapest children under some weightings of
-/// the costs: one of them may keep all limits, and a weighted sum that exceeds the limits' own proves that none can.
+/// the costs: one of them may keep all limits, and a weighted sum that exceeds the limits' own proves that none can. A limit on peak bytes
+/// is proved unmeetable only where the stem alone breaks it.
 ///
 /// # Errors
 /// [`PreflightError`] if the space is not usable or its network cannot be built for this input.
@@ -94,10 +99,10 @@ pub fn preflight(
     let meta = MetaGraph::new(space, MetaConfig::default(), seed)?;
     let gate = Gate { space, input, num_classes, limits, latency: None };
     let mut prices = Prices::new(space, input, num_classes)?;
-    let Extremes { least_macs, least_params, feasibility, .. } = decide(&meta, &gate, &mut prices)?;
+    let Extremes { least_macs, least_params, peak_at_least, feasibility, .. } = decide(&meta, &gate, &mut prices)?;
     let most_macs = most(&meta, &mut prices, Objective::MACS);
     let most_params = most(&meta, &mut prices, Objective::PARAMS);
-    let drawn = draw_costs(&meta, &gate, seed)?;
+    let (drawn, peaks) = draw_costs(&meta, &gate, seed)?;
     let range = |min, max: f64, of: fn(&Cost) -> u64| CostRange::new(min, drawn.iter().map(of).collect(), max as u64);
     let n_operators = match space.node_operators {
         NodeOperators::Dealt => 1,
@@ -114,6 +119,7 @@ pub fn preflight(
     Ok(Preflight {
         macs: range(least_macs.macs.0, most_macs, |cost| cost.macs.0),
         params: range(least_params.params.0, most_params, |cost| cost.params.0),
+        peak_bytes: PeakRange::new(peak_at_least, peaks),
         log10_children: stages.iter().map(|stage| stage.log10_children).sum(),
         stages,
         limits: *limits,
@@ -139,6 +145,8 @@ pub(crate) struct Extremes {
     pub(crate) least_macs: Cost,
     /// Costs of the child with the fewest params.
     pub(crate) least_params: Cost,
+    /// Peak bytes that every child takes.
+    pub(crate) peak_at_least: u64,
     /// Whether a child keeps the limits.
     pub(crate) feasibility: Feasibility,
     /// Cells of a child that keeps the limits, in the meta-graph's numbering: there iff `feasibility` says met.
@@ -162,14 +170,16 @@ fn decide(meta: &MetaGraph, gate: &Gate<'_>, prices: &mut Prices<'_>) -> Result<
     let limits = gate.limits;
     let (by_macs, least_macs) = cheapest(Objective::MACS)?;
     let (by_params, least_params) = cheapest(Objective::PARAMS)?;
-    let ended = |feasibility, witness| Ok(Extremes { least_macs, least_params, feasibility, witness });
+    let peak_at_least = peaks::of_every_child(gate, &by_macs)?;
+    let ended = |feasibility, witness| Ok(Extremes { least_macs, least_params, peak_at_least, feasibility, witness });
     if limits.max_macs.is_some_and(|most| least_macs.macs > most)
         || limits.max_params.is_some_and(|most| least_params.params > most)
+        || limits.max_peak_bytes.is_some_and(|most| peak_at_least > most)
     {
         return ended(Feasibility::Unmeetable, None);
     }
-    for (cells, cost) in [(by_macs, least_macs), (by_params, least_params)] {
-        if limits.allow(&cost) {
+    for cells in [by_macs, by_params] {
+        if gate.check(&cells).is_ok() {
             return ended(Feasibility::Met, Some(cells));
         }
     }
@@ -178,7 +188,7 @@ fn decide(meta: &MetaGraph, gate: &Gate<'_>, prices: &mut Prices<'_>) -> Result<
     };
     for objective in Objective::between(max_macs, max_params) {
         let (cells, cost) = cheapest(objective)?;
-        if limits.allow(&cost) {
+        if gate.check(&cells).is_ok() {
             return ended(Feasibility::Met, Some(cells));
         }
         // Rounding of the weights must not refuse anything.
@@ -198,7 +208,13 @@ impl Preflight {
     pub fn require(&self) -> Result<(), PreflightError> {
         if self.feasibility == Feasibility::Unmeetable {
             let (least_macs, least_params) = (Macs(self.macs.min), Params(self.params.min));
-            return Err(PreflightError::Unmeetable { limits: self.limits, least_macs, least_params });
+            let peak_at_least_bytes = self.peak_bytes.at_least;
+            return Err(PreflightError::Unmeetable {
+                limits: self.limits,
+                least_macs,
+                least_params,
+                peak_at_least_bytes,
+            });
         }
         Ok(())
     }
@@ -212,14 +228,18 @@ impl CostRange {
     }
 }
 
-fn draw_costs(meta: &MetaGraph, gate: &Gate<'_>, seed: u64) -> Result<Vec<Cost>, PreflightError> {
-    let mut costs = Vec::new();
+/// Costs and peak bytes of children of the prior.
+fn draw_costs(meta: &MetaGraph, gate: &Gate<'_>, seed: u64) -> Result<(Vec<Cost>, Vec<u64>), PreflightError> {
+    let (mut costs, mut peaks) = (Vec::new(), Vec::new());
     for attempt in 0..SAMPLES {
         let child = meta.sample(&mut probe_stream(seed, attempt), &|_| true)?;
+        let cells = meta.cells(&child)?;
         // A child whose maps are too wide to build is none.
-        costs.extend(gate.cost(&meta.cells(&child)?).ok());
+        let Ok(network) = gate.space.assemble(gate.input, gate.num_classes, &cells).lower() else { continue };
+        costs.push(network.cost());
+        peaks.extend(peaks::quick_peak(&network, gate.limits));
     }
-    Ok(costs)
+    Ok((costs, peaks))
 }
 
 /// Why there is no preflight, or what it refuses.
@@ -240,8 +260,9 @@ pub enum PreflightError {
     Sample(#[from] SampleError),
     /// No child keeps the limits.
     #[error(
-        "no child keeps the limits{}: the smallest possible cost is {least_macs} and {least_params}",
-        describe(.limits)
+        "no child keeps the limits{}: the smallest possible cost is {least_macs} and {least_params}{}",
+        describe(.limits),
+        describe_peak(.limits, *.peak_at_least_bytes)
     )]
     Unmeetable {
         /// The limits.
@@ -250,12 +271,20 @@ pub enum PreflightError {
         least_macs: Macs,
         /// The least params of a child; perhaps another one.
         least_params: Params,
+        /// Peak bytes that every child takes.
+        peak_at_least_bytes: u64,
     },
+}
+
+fn describe_peak(limits: &Limits, at_least: u64) -> String {
+    let describe = |_| format!(", and every child takes {} peak bytes or more", grouped(at_least));
+    limits.max_peak_bytes.map(describe).unwrap_or_default()
 }
 
 fn describe(limits: &Limits) -> String {
     let macs = limits.max_macs.map(|most| most.to_string());
     let params = limits.max_params.map(|most| most.to_string());
-    let both: Vec<String> = macs.into_iter().chain(params).collect();
-    if both.is_empty() { String::new() } else { format!(" of {}", both.join(" and ")) }
+    let peak = limits.max_peak_bytes.map(|most| format!("{} peak bytes", grouped(most)));
+    let all: Vec<String> = macs.into_iter().chain(params).chain(peak).collect();
+    if all.is_empty() { String::new() } else { format!(" of {}", all.join(" and ")) }
 }

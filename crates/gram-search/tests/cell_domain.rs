@@ -36,7 +36,7 @@ proptest! {
         let space = space(&nodes, searched);
         let free = gram_search::preflight(&space, INPUT, 10, &Limits::default(), seed).unwrap();
         let limit = free.macs.min + (share * (free.macs.max - free.macs.min) as f64) as u64;
-        let limits = Limits { max_macs: Some(Macs(limit)), max_params: None };
+        let limits = Limits { max_macs: Some(Macs(limit)), max_params: None, ..Limits::default() };
         let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits: &limits, latency: None };
         let domain = CellDomain::new(meta(&space, seed), None, &gate).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use gram_ir::{
-    Cell, CellNodeId, CellOp, CellOutput, Cost, Downsample, Limits, Macs, Network, NodeOperators, Params, Shape, Space,
+    Cell, CellNodeId, CellOp, CellOutput, Concat, Cost, Downsample, Dtype, Limits, Macs, MemoryModel, Network,
+    NodeOperators, Params, Shape, Space,
 };
+use gram_memory::plan;
 use gram_meta::{Child, MetaConfig, MetaGraph, StageEdges};
 use gram_search::{
     AskError, Context, Evaluator, EvaluatorError, Feasibility, Gate, Job, LatencyConfig, LatencyLimit, LatencyModel,
@@ -147,6 +149,7 @@ fn a_limit_is_met_or_refused_exactly_at_the_least_cost() {
         let at = |macs: Option<u64>, params: Option<u64>| Limits {
             max_macs: macs.map(Macs),
             max_params: params.map(Params),
+            ..Limits::default()
         };
         assert_eq!(check(at(Some(free.macs.min), None)).feasibility, Feasibility::Met);
         assert_eq!(check(at(None, Some(free.params.min))).feasibility, Feasibility::Met);
@@ -170,6 +173,7 @@ fn two_limits_at_once_are_never_decided_wrongly() {
             let limits = Limits {
                 max_macs: Some(Macs((least_macs as f64 * over_macs) as u64)),
                 max_params: Some(Params((least_params as f64 * over_params) as u64)),
+                ..Limits::default()
             };
             let truth = costs.iter().any(|cost| limits.allow(cost));
             match preflight(space, INPUT, 10, &limits, SEED).unwrap().feasibility {
@@ -248,9 +252,9 @@ fn limits_close_to_the_least_costs_are_searched() {
         let free = preflight(&config.space, config.input, 10, &Limits::default(), seed).unwrap();
         let (max_macs, max_params) = (Macs(free.macs.min + free.macs.min / 100), Params(free.params.min + 100));
         config.limits = if on_macs {
-            Limits { max_macs: Some(max_macs), max_params: None }
+            Limits { max_macs: Some(max_macs), max_params: None, ..Limits::default() }
         } else {
-            Limits { max_macs: None, max_params: Some(max_params) }
+            Limits { max_macs: None, max_params: Some(max_params), ..Limits::default() }
         };
         let folder = tempfile::tempdir().unwrap();
         let report = run(folder.path(), &config, &Toy::default(), 1).unwrap();
@@ -380,6 +384,7 @@ proptest! {
         config.limits = Limits {
             max_macs: share_macs.map(|share| Macs(limit(share - 0.1, free.macs.min, free.macs.p90))),
             max_params: share_params.map(|share| Params(limit(share - 0.1, free.params.min, free.params.p90))),
+        ..Limits::default()
         };
         let folder = tempfile::tempdir().unwrap();
         let guard = Guard { limits: config.limits, toy: Toy::default() };
@@ -402,6 +407,60 @@ proptest! {
             Err(StudyError::Ask(_)) => {
                 let checked = preflight(&config.space, config.input, 10, &config.limits, seed).unwrap();
                 prop_assert_eq!(checked.feasibility, Feasibility::Undecided);
+                prop_assert_eq!(guard.toy.n_calls.into_inner(), 0);
+            }
+            Err(other) => prop_assert!(false, "{other}"),
+        }
+    }
+
+    /// The same for peak bytes, for every strategy, and whatever the engine is assumed to do.
+    #[test]
+    fn peak_limits_are_never_broken(
+        seed in 0_u64..1000,
+        nodes in prop::collection::vec(4_usize..12, 1..3),
+        share in -0.1..1.2_f64,
+        share_macs in prop::option::of(0.3..1.2_f64),
+        kind in prop::sample::select(StrategyKind::ALL.to_vec()),
+        concat in prop::sample::select(Concat::ALL.to_vec()),
+        partial: bool,
+    ) {
+        let mut config = config(&nodes, kind, 16, seed);
+        let memory = MemoryModel { dtype: Dtype::U8, concat, partial, ..MemoryModel::default() };
+        let free = preflight(&config.space, config.input, 10, &Limits { memory, ..Limits::default() }, seed).unwrap();
+        let limit = |share: f64, min: u64, typical: u64| (min as f64 + share * (typical as f64 - min as f64)) as u64;
+        let peak = free.peak_bytes;
+        config.limits = Limits {
+            max_macs: share_macs.map(|share| Macs(limit(share, free.macs.min, free.macs.p90))),
+            max_peak_bytes: Some(limit(share, peak.at_least, peak.p90)),
+            memory,
+            ..Limits::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let guard = Guard { limits: config.limits, toy: Toy::default() };
+        let mut study = gram_search::Study::open(folder.path(), config.clone(), "guard", &serde_json::Value::Null).unwrap();
+        let ended = study.run(gram_search::Run {
+            evaluator: &guard,
+            executor: &gram_search::LocalExecutor::new(std::num::NonZeroUsize::MIN),
+            observer: &mut (),
+            interrupt: &guard.toy.interrupt,
+            pruned: &|_| None,
+            warm_source: None,
+            latency: None,
+        });
+        let checked = || preflight(&config.space, config.input, 10, &config.limits, seed).unwrap().feasibility;
+        match ended {
+            Ok(report) => {
+                prop_assert!(report.n_children >= 1);
+                prop_assert!(report.best.iter().all(|child| keeps(&config.limits, &child.architecture.lower().unwrap())));
+                prop_assert_ne!(checked(), Feasibility::Unmeetable);
+            }
+            Err(StudyError::Preflight(error @ PreflightError::Unmeetable { .. })) => {
+                prop_assert!(error.to_string().contains("peak bytes"), "{error}");
+                prop_assert_eq!(checked(), Feasibility::Unmeetable);
+                prop_assert_eq!(guard.toy.n_calls.into_inner(), 0);
+            }
+            Err(StudyError::Ask(_)) => {
+                prop_assert_eq!(checked(), Feasibility::Undecided);
                 prop_assert_eq!(guard.toy.n_calls.into_inner(), 0);
             }
             Err(other) => prop_assert!(false, "{other}"),
@@ -445,6 +504,11 @@ fn renumbered(cell: &Cell) -> Cell {
     renumbered
 }
 
+/// Whether the least peak, by a schedule of its own, is within the limit.
+fn keeps(limits: &Limits, network: &Network) -> bool {
+    limits.max_peak_bytes.is_none_or(|most| plan(network, &limits.memory).unwrap().peak_bytes <= most)
+}
+
 struct Guard {
     limits: Limits,
     toy: Toy,
@@ -457,6 +521,7 @@ impl gram_search::Evaluator for Guard {
 
     fn evaluate(&self, job: &gram_search::Job) -> Result<gram_search::Outcome, gram_search::EvaluatorError> {
         assert!(self.limits.allow(&job.network.cost()), "a child beyond the limits is evaluated");
+        assert!(keeps(&self.limits, &job.network), "a child beyond the limit on peak bytes is evaluated");
         self.toy.evaluate(job)
     }
 }

@@ -427,11 +427,11 @@ fn a_warm_start_is_tried_settled_and_bound_to_its_source() {
 fn limits_hold_for_every_child_and_unmeetable_ones_are_refused_first() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&[8, 8], StrategyKind::Gram, 40, 4);
-    config.limits = Limits { max_macs: Some(Macs(45_000)), max_params: Some(Params(2_600)) };
+    config.limits = Limits { max_macs: Some(Macs(45_000)), max_params: Some(Params(2_600)), ..Limits::default() };
     let report = run(folder.path(), &config, &Toy::default(), 2).unwrap();
     assert!(report.n_children >= 20, "{report:?}");
     assert!(report.best.iter().all(|child| config.limits.allow(&child.cost)));
-    config.limits = Limits { max_macs: Some(Macs(1000)), max_params: None };
+    config.limits = Limits { max_macs: Some(Macs(1000)), max_params: None, ..Limits::default() };
     let toy = Toy::default();
     let error = run(&folder.path().join("other"), &config, &toy, 1).unwrap_err();
     assert!(error.to_string().contains("no child keeps the limits of 1,000 MACs"), "{error}");

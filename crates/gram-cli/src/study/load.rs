@@ -171,7 +171,7 @@ pub(crate) fn check_augmentation(table: &str, config: &TrainConfig, shape: Shape
 
 /// Limits of the options alone, for commands that have no study file.
 pub(crate) fn limits(args: &LimitArgs) -> Limits {
-    Limits { max_macs: args.max_macs.map(Macs), max_params: args.max_params.map(Params) }
+    Limits { max_macs: args.max_macs.map(Macs), max_params: args.max_params.map(Params), ..Limits::default() }
 }
 
 /// Defaults for images of a shape. All of them are ours, chosen so that a first study of small images takes minutes.

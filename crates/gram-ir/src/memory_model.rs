@@ -1,4 +1,4 @@
-//! How an engine is assumed to store and join maps.
+//! How an engine is assumed to store and join feature maps: what peak bytes are counted for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -83,42 +83,25 @@ pub enum Separable {
     Split,
 }
 
-/// What is scheduled, and how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Options {
+/// How an engine stores and joins feature maps; what peak bytes are counted for. Schedules are `gram-memory`'s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MemoryModel {
     /// Element type of all maps, the network's input among them.
-    #[serde(default)]
     pub dtype: Dtype,
     /// What a concatenation costs.
-    #[serde(default)]
     pub concat: Concat,
     /// Whether convolutions of a concatenation are split, and their parts accumulated in place: the concatenation goes away, and its
     /// inputs can be freed one by one.
-    #[serde(default)]
     pub partial: bool,
     /// What a separable convolution costs.
-    #[serde(default)]
     pub separable: Separable,
-    /// States that the exact search may visit in each part of at most 64 steps before it is given up with a bound (half as many with up
-    /// to 128 steps, a 16th with up to [`MAX_EXACT_STEPS`](crate::MAX_EXACT_STEPS)); 0: the quick bounds only.
-    #[serde(default = "default_max_states")]
-    pub max_states: u64,
 }
 
-const fn default_max_states() -> u64 {
-    1 << 19
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            dtype: Dtype::default(),
-            concat: Concat::default(),
-            partial: false,
-            separable: Separable::default(),
-            max_states: default_max_states(),
-        }
+impl MemoryModel {
+    /// Whether nothing was chosen.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 
