@@ -14,10 +14,13 @@ use gram_latency_runner::{Engine, Plan};
 
 /// A device file of a made-up device that knows small SwiftNets on 64x64 pixels.
 fn device_file(folder: &Path, host: &str) -> DeviceFile {
-    let engine = FakeEngine::new(host, 1.0, 1);
     let space = smaller_space(&aligned_space(&space_preset("swiftnet-vww").unwrap(), 16), 8);
-    let family =
-        Family { name: "small".into(), kind: FamilyKind::Space(space), input: Shape::chw(3, 64, 64), num_classes: 2 };
+    let (kind, input) = (FamilyKind::Space(space), Shape::chw(3, 64, 64));
+    device_file_of(Family { name: "small".into(), kind, input, num_classes: 2 }, folder, host)
+}
+
+fn device_file_of(family: Family, folder: &Path, host: &str) -> DeviceFile {
+    let engine = FakeEngine::new(host, 1.0, 1);
     let config = ProfileConfig {
         networks: 10,
         kernel_networks: 0,
@@ -132,6 +135,39 @@ fn transfer_reports_every_device() {
     ]);
     assert_eq!(report["devices"].as_array().unwrap().len(), 22);
     assert!(report["mean_spearman"].as_f64() > report["mean_macs_spearman"].as_f64(), "{report}");
+}
+
+#[test]
+fn a_search_keeps_its_limit_on_latency() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = folder.path().join("device.json");
+    let kind = FamilyKind::Space(space_preset("swiftnet-small").unwrap());
+    let family = Family { name: "digits".into(), kind, input: Shape::chw(1, 8, 8), num_classes: 10 };
+    device_file_of(family, folder.path(), "made-up");
+    let study = |name: &str| folder.path().join(name);
+    let quick = ["--set", "proxy.train.epochs=1", "--set", "final.epochs=1", "--set", "search.finalists=2"];
+    let search = |output: &Path, max_ms: &str| {
+        let limit = ["--max-latency-ms", max_ms, "--latency-device", text(&device), "-o", text(output)];
+        let plain = ["search", "--data", "optdigits", "--children", "6", "--seed", "4"];
+        [&plain[..], &quick[..], &limit[..]].concat().iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>()
+    };
+    let upper = |architecture: &Path| {
+        let predicted = json(&["latency", "predict", text(architecture), "--device", text(&device)]);
+        predicted["latency_ms_high"].as_f64().unwrap()
+    };
+
+    let free = search(&study("free"), "1000");
+    json(&free.iter().map(String::as_str).chain(["--json"]).collect::<Vec<_>>());
+    let limit = 0.8 * upper(&study("free/best/architecture.json"));
+    let bound = search(&study("bound"), &limit.to_string());
+    let report = json(&bound.iter().map(String::as_str).chain(["--json"]).collect::<Vec<_>>());
+    let latency = &report["latency"];
+    assert!(latency["high_ms"].as_f64().unwrap() <= limit && latency["measured_ms"].is_null(), "{report}");
+    assert_eq!(latency["high_ms"].as_f64().unwrap(), upper(&study("bound/best/architecture.json")));
+
+    let tight = search(&study("tight"), "0.000001");
+    refused(&tight.iter().map(String::as_str).collect::<Vec<_>>(), 3);
+    refused(&["search", "--data", "optdigits", "--max-latency-ms", "1", "-o", text(&study("none"))], 2);
 }
 
 /// Whether the command finds onnxruntime; with `GRAM_REQUIRE_ONNXRUNTIME=1` its absence is a failure.

@@ -97,6 +97,12 @@ pub(crate) struct SearchArgs {
     /// Start from what another study learnt: its folder or meta-graph.json, also of another space or data. It is on trial first
     #[arg(long, value_name = "STUDY|FILE")]
     pub(crate) warm_start: Option<String>,
+    /// Most milliseconds a forward pass may be predicted to take, at the upper end of the prediction's interval
+    #[arg(long, value_name = "MS", requires = "latency_device")]
+    pub(crate) max_latency_ms: Option<f64>,
+    /// Device that --max-latency-ms is about: a file that `gram latency profile` wrote
+    #[arg(long, value_name = "FILE")]
+    pub(crate) latency_device: Option<String>,
     /// Distinct children to train
     #[arg(long, value_name = "N")]
     pub(crate) children: Option<usize>,

@@ -18,6 +18,8 @@ use gram_latency::remote::RemoteError;
 use gram_latency::{AdaptError, DeviceFile, DeviceFileError, MeasureError, PredictError};
 use gram_latency_runner::{EngineError, RunError};
 
+pub(crate) use measure::{measured_here, open_predictor};
+
 use crate::failure::{Failure, Kind, Result};
 use crate::{interrupt, output};
 
@@ -59,7 +61,7 @@ fn file_failure(error: DeviceFileError) -> Failure {
     Failure { kind: Kind::Data, error: error.into() }
 }
 
-fn predict_failure(error: PredictError) -> Failure {
+pub(crate) fn predict_failure(error: PredictError) -> Failure {
     let kind = if matches!(error, PredictError::NotFitted) { Kind::Usage } else { Kind::Data };
     Failure { kind, error: error.into() }
 }

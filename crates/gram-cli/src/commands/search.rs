@@ -23,8 +23,9 @@ use crate::output;
 use crate::progress::Progress;
 use crate::study::config::{FORMAT_VERSION, StudyConfig};
 use crate::study::evaluator::ProxyEvaluator;
-use crate::study::finish::{Finish, Winner, prune};
+use crate::study::finish::{FinalistLatency, Finish, Winner, prune};
 use crate::study::jobs::{SharedCores, cores, share_out};
+use crate::study::latency::Latency;
 use crate::study::load::{Loaded, SearchOptions, load, shape_of};
 use crate::study::memory::{MORE_MEMORY, MemoryLimit};
 use crate::study::training::train_failure;
@@ -44,6 +45,9 @@ struct Summary<'a> {
     n_diverged: usize,
     n_rounds: usize,
     n_cache_hits: usize,
+    /// Predicted and measured latency of the winner, where the study has a limit on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency: Option<&'a FinalistLatency>,
     /// Children trained by this run, per hour of its search; none if it trained none, as when a finished study is run again.
     children_per_hour: Option<f64>,
     stop: StopReason,
@@ -71,9 +75,16 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     // What is free is asked before images take a part of it. Trainings on a GPU take its memory, not this machine's.
     let mut memory = if args.device.is_cuda() { MemoryLimit::unlimited() } else { MemoryLimit::new(args.max_memory) };
     let shares = share_out(jobs, if args.device.is_cuda() { Some(1) } else { args.threads }, cores())?;
-    let options = SearchOptions { strategy, children: args.children, warm_start: args.warm_start };
+    let options = SearchOptions {
+        strategy,
+        children: args.children,
+        warm_start: args.warm_start,
+        max_latency_ms: args.max_latency_ms,
+        latency_device: args.latency_device,
+    };
     let Loaded { config, space, dataset } = load(&args.selectors, options)?;
     let warm = config.search.warm_start.as_ref().map(|from| WarmSource::read(from, &args.output)).transpose()?;
+    let latency = config.latency.as_ref().map(Latency::open).transpose()?;
     memory.hold(&dataset);
     refuse_data_folder(&args.output, &config.data.path)?;
     let splits = config.data.split(&dataset)?;
@@ -90,6 +101,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         input: shape_of(&dataset),
         num_classes: dataset.classes.len(),
         limits: config.limits,
+        latency: latency.as_ref().map(|latency| latency.config.clone()),
         strategy: config.search.strategy,
         sampler: config.search.sampler,
         warm_start: warm.as_ref().map(|warm| warm.start.clone()),
@@ -102,10 +114,12 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         .require()
         .map_err(preflight_failure)?;
     require_memory(&memory, &study, &config)?;
+    latency.as_ref().map_or(Ok(()), |latency| require_operators(latency, &study))?;
     let evaluator = ProxyEvaluator::new(&splits, &preprocessing, &config, &device, flag)?;
     let executor = SharedCores::new(&evaluator, shares, memory.left());
     // The study stays open, and locked, until all is done.
-    let searched = search(&args.output, study, &config, warm.as_ref(), &evaluator, &executor, flag)?;
+    let searched =
+        search(&args.output, study, &config, (warm.as_ref(), latency.as_ref()), &evaluator, &executor, flag)?;
     let finish = Finish {
         dir: &args.output,
         config: &config,
@@ -115,6 +129,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         evaluator: &evaluator,
         executor: &executor,
         memory: &memory,
+        latency: latency.as_ref(),
         device: &device,
         flag,
     };
@@ -162,6 +177,22 @@ fn require_memory(memory: &MemoryLimit, study: &SearchStudy, config: &StudyConfi
     Ok(())
 }
 
+/// Refuses a device whose table lacks an operator of the space, before anything is trained.
+fn require_operators(latency: &Latency, study: &SearchStudy) -> Result<()> {
+    let meta = study.initial_meta_graph().or_fail(Kind::Usage)?;
+    let mut networks = Vec::new();
+    for attempt in 0..N_PROBES {
+        let child =
+            meta.sample(&mut gram_search::try_stream(study.seed, 0, attempt), &|_| true).or_fail(Kind::Limits)?;
+        let cells = meta.cells(&child).or_fail(Kind::Internal)?;
+        networks.extend(study.space.assemble(study.input, study.num_classes, &cells).lower().ok());
+    }
+    latency.require(&networks)
+}
+
+/// Random children that stand for a space; of a menu's operators hardly one is in none of them.
+const N_PROBES: usize = 32;
+
 /// A search that is over.
 struct Searched {
     report: StudyReport,
@@ -175,7 +206,7 @@ fn search(
     dir: &Path,
     study: SearchStudy,
     config: &StudyConfig,
-    warm: Option<&WarmSource>,
+    (warm, latency): (Option<&WarmSource>, Option<&Latency>),
     evaluator: &ProxyEvaluator<'_>,
     executor: &dyn Executor,
     flag: &AtomicBool,
@@ -194,7 +225,9 @@ fn search(
     let started = Instant::now();
     let mut observer = Reporter { progress: None, started };
     let warm_source = warm.map(|warm| &warm.meta);
-    let run = Run { evaluator, executor, observer: &mut observer, interrupt: flag, pruned: &pruned, warm_source };
+    let latency = latency.map(|latency| latency.limit.clone());
+    let run =
+        Run { evaluator, executor, observer: &mut observer, interrupt: flag, pruned: &pruned, warm_source, latency };
     let report = opened.run(run).map_err(study_failure)?;
     if report.stop == StopReason::Interrupted {
         return Err(interrupt::failure(&format!("{} evaluated children are kept", report.n_children)));
@@ -279,6 +312,7 @@ fn summary<'a>(dir: &'a Path, config: &StudyConfig, searched: &Searched, winner:
         n_diverged: report.n_diverged,
         n_rounds: report.n_rounds,
         n_cache_hits: report.n_cache_hits,
+        latency: winner.latency.as_ref(),
         children_per_hour: searched.children_per_hour,
         stop: report.stop,
         journal_digest: blake3::hash(&bytes).to_hex().to_string(),
@@ -302,6 +336,10 @@ fn print(summary: &Summary<'_>) {
         row("validation top-1", percent(metrics.validation_top1)),
         row("test top-1", metrics.test_top1.map_or("-".into(), percent)),
     ];
+    if let Some(FinalistLatency { predicted_ms, high_ms, measured_ms, .. }) = summary.latency {
+        let measured = measured_ms.map_or("not measured".into(), |ms| format!("{ms:.3} ms measured"));
+        rows.push(row("latency", format!("{predicted_ms:.3} ms predicted, up to {high_ms:.3}; {measured}")));
+    }
     if let Some(rate) = summary.children_per_hour {
         rows.insert(1, row("children per hour", grouped(rate.round() as u64)));
     }

@@ -25,6 +25,8 @@ pub(crate) struct StudyConfig {
     pub(crate) seed: u64,
     pub(crate) data: DataConfig,
     pub(crate) limits: Limits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) latency: Option<LatencySettings>,
     pub(crate) search: SearchConfig,
     pub(crate) meta: MetaConfig,
     pub(crate) proxy: ProxyConfig,
@@ -120,6 +122,17 @@ fn data_failure(error: DataError) -> Failure {
     Failure { kind, error: error.into() }
 }
 
+/// A hard limit on latency.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LatencySettings {
+    /// Most milliseconds, of the upper end of the prediction's 90 % interval.
+    pub(crate) max_ms: f64,
+    /// Device file; relative to where the command runs.
+    #[serde(default)]
+    pub(crate) device: String,
+}
+
 /// Where a warm start comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -187,6 +200,7 @@ pub(crate) struct StudyFile {
     seed: Option<u64>,
     data: Option<DataConfig>,
     limits: Option<Limits>,
+    latency: Option<LatencySettings>,
     search: Option<SearchConfig>,
     meta: Option<MetaConfig>,
     proxy: Option<ProxyFile>,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use gram_data::Splits;
 use gram_ir::{Architecture, Design, Limits, Shape, Space};
+use gram_latency::Prediction;
 use gram_meta::MetaGraph;
 use gram_prune::{PrunableStage, PruneError, Pruned};
 use gram_search::{EvalKey, Evaluator, EvaluatorError, Executor, Job, StudyReport, child_seed};
@@ -21,6 +22,7 @@ use crate::onnx;
 use crate::output;
 use crate::study::config::{FORMAT_VERSION, StudyConfig};
 use crate::study::jobs::cores;
+use crate::study::latency::Latency;
 use crate::study::memory::{MORE_MEMORY, MemoryLimit};
 use crate::study::training::{self, Training};
 
@@ -36,8 +38,31 @@ pub(crate) struct Finalist {
     pub(crate) search_top1: Option<f64>,
     /// Score of one more training on the proxy with a fresh seed; none if it diverged.
     pub(crate) validation_top1: Option<f64>,
+    /// Where the study has a limit on latency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) latency: Option<FinalistLatency>,
     key: EvalKey,
     architecture: serde_json::Value,
+}
+
+/// Latency of a finalist on the device of the study's limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FinalistLatency {
+    pub(crate) predicted_ms: f64,
+    /// Ends of the prediction's 90 % interval.
+    pub(crate) low_ms: f64,
+    pub(crate) high_ms: f64,
+    /// Median; none where this machine is not the device.
+    pub(crate) measured_ms: Option<f64>,
+    pub(crate) max_ms: f64,
+}
+
+impl Finalist {
+    /// Whether it was measured to be slower than allowed.
+    fn is_too_slow(&self) -> bool {
+        self.latency.as_ref().is_some_and(|latency| latency.measured_ms.is_some_and(|ms| ms > latency.max_ms))
+    }
 }
 
 /// `finalists.json`, best first.
@@ -52,6 +77,7 @@ struct FinalistsFile {
 pub(crate) struct Winner {
     pub(crate) origin: String,
     pub(crate) metrics: Metrics,
+    pub(crate) latency: Option<FinalistLatency>,
 }
 
 /// A study whose search is over.
@@ -64,6 +90,7 @@ pub(crate) struct Finish<'a> {
     pub(crate) evaluator: &'a dyn Evaluator,
     pub(crate) executor: &'a dyn Executor,
     pub(crate) memory: &'a MemoryLimit,
+    pub(crate) latency: Option<&'a Latency>,
     pub(crate) device: &'a Device,
     pub(crate) flag: &'a AtomicBool,
 }
@@ -72,13 +99,20 @@ impl Finish<'_> {
     /// Names the winner, trains it and leaves `best/`. Steps that an earlier run finished are not done again.
     pub(crate) fn run(&self, report: &StudyReport) -> Result<Winner> {
         let finalists = self.scored_finalists(report)?;
-        let winner = finalists.iter().find(|finalist| finalist.validation_top1.is_some());
-        let winner = winner.ok_or_else(|| {
-            Failure::new(Kind::Usage, "every finalist diverged: lower learning_rate under [proxy.train]")
+        let scored = || finalists.iter().filter(|finalist| finalist.validation_top1.is_some());
+        if scored().next().is_none() {
+            let message = "every finalist diverged: lower learning_rate under [proxy.train]";
+            return Err(Failure::new(Kind::Usage, message));
+        }
+        let winner = scored().find(|finalist| !finalist.is_too_slow()).ok_or_else(|| {
+            let message = "every finalist was measured to be slower than --max-latency-ms allows, against its prediction; \
+                           see finalists.json, profile the device again or lower the limit";
+            Failure::new(Kind::Limits, message)
         })?;
         let origin = winner.origin.clone();
         let design = Design::from_json(&winner.architecture.to_string()).or_fail_with(Kind::Internal, "the winner")?;
-        Ok(Winner { metrics: self.train(&origin, &design, &model_dir::best(self.dir))?, origin })
+        let latency = winner.latency.clone();
+        Ok(Winner { metrics: self.train(&origin, &design, &model_dir::best(self.dir))?, origin, latency })
     }
 
     /// Final training, the one look at the test images, export. `metrics.json` is written last and says that all is there.
@@ -127,6 +161,7 @@ impl Finish<'_> {
         }
         output::note(format_args!("scoring {} finalists with a fresh seed", finalists.len()));
         self.score(&mut finalists)?;
+        self.time(&mut finalists)?;
         let rank = |f: &Finalist| f.validation_top1.unwrap_or(-1.0);
         finalists.sort_by(|a, b| rank(b).total_cmp(&rank(a)).then(a.macs.cmp(&b.macs)));
         let kept = FinalistsFile { format_version: FORMAT_VERSION, finalists };
@@ -167,6 +202,7 @@ impl Finish<'_> {
             params: cost.params.0,
             search_top1,
             validation_top1: None,
+            latency: None,
             key,
             architecture,
         })
@@ -210,11 +246,40 @@ impl Finish<'_> {
         }
     }
 
+    /// Predicts and, where this machine is the limit's device, measures all finalists.
+    fn time(&self, finalists: &mut [Finalist]) -> Result<()> {
+        let Some(latency) = self.latency else { return Ok(()) };
+        let mut networks = Vec::new();
+        for finalist in &mut *finalists {
+            let design = Design::from_json(&finalist.architecture.to_string()).or_fail(Kind::Internal)?;
+            let network = design.lower().or_fail(Kind::Internal)?;
+            let Prediction { ms, low, high, .. } = latency.predict(&network)?;
+            let max_ms = latency.limit.max_ms;
+            finalist.latency =
+                Some(FinalistLatency { predicted_ms: ms, low_ms: low, high_ms: high, measured_ms: None, max_ms });
+            networks.push((finalist.origin.replace(' ', "-"), network));
+        }
+        let measured = latency.measure(networks)?.unwrap_or_default();
+        for (timed, ms) in finalists.iter_mut().filter_map(|finalist| finalist.latency.as_mut()).zip(measured) {
+            timed.measured_ms = Some(ms);
+        }
+        Ok(())
+    }
+
+    /// Whether the architecture keeps the limit on latency, if there is one.
+    fn is_quick(&self, architecture: &Architecture) -> bool {
+        let Some(latency) = self.latency else { return true };
+        canonical(architecture).lower().is_ok_and(|network| latency.limit.allows(&network))
+    }
+
     /// The pruned network; none if no threshold keeps the limits, which single children may keep all the same.
     fn pruned(&self, meta: &MetaGraph) -> Result<Option<Architecture>> {
         let (input, num_classes) = (self.preprocessing.input.into(), self.preprocessing.classes.len());
         match prune(self.space, input, num_classes, meta, &self.config.limits) {
-            Ok(pruned) => Ok(Some(canonical(&pruned.best.architecture))),
+            Ok(pruned) => {
+                let quick = pruned.front.iter().find(|candidate| self.is_quick(&candidate.architecture));
+                Ok(quick.map(|candidate| canonical(&candidate.architecture)))
+            }
             Err(error @ (PruneError::LimitsUnmeetable { .. } | PruneError::Lower(_))) => {
                 output::note(format_args!("the children stand without a pruned network: {error}"));
                 Ok(None)

@@ -29,6 +29,8 @@ pub(crate) struct SearchOptions {
     pub(crate) strategy: Option<StrategyKind>,
     pub(crate) children: Option<usize>,
     pub(crate) warm_start: Option<String>,
+    pub(crate) max_latency_ms: Option<f64>,
+    pub(crate) latency_device: Option<String>,
 }
 
 /// Reads the study file, the data and the options, later ones on top.
@@ -80,6 +82,8 @@ fn overrides(selectors: &Selectors, search: SearchOptions) -> Result<Table> {
     set(&["limits", "max_params"], selectors.limits.max_params.map(|most| Value::Integer(count(most))));
     set(&["search", "strategy"], search.strategy.map(|strategy| Value::String(strategy.name().into())));
     set(&["search", "children"], search.children.map(|children| Value::Integer(count(children as u64))));
+    set(&["latency", "max_ms"], search.max_latency_ms.map(Value::Float));
+    set(&["latency", "device"], search.latency_device.map(Value::String));
     set(&["search", "warm_start", "path"], search.warm_start.map(Value::String));
     for text in &selectors.set {
         merge(&mut over, parse_set(text)?);
@@ -181,6 +185,7 @@ pub(crate) fn defaults(shape: Shape) -> StudyConfig {
         seed: 0,
         data: DataConfig::default(),
         limits: Limits::default(),
+        latency: None,
         search: SearchConfig::default(),
         meta: gram_meta::MetaConfig::default(),
         proxy: ProxyConfig {

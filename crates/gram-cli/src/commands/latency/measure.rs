@@ -105,10 +105,36 @@ fn print(report: &Report<'_>) {
     }
 }
 
-fn open_predictor(path: &Path) -> Result<(gram_latency::DeviceFile, Predictor)> {
+pub(crate) fn open_predictor(path: &Path) -> Result<(gram_latency::DeviceFile, Predictor)> {
     let file = read_device(path)?;
     let predictor = Predictor::new(&file).map_err(predict_failure)?;
     Ok((file, predictor))
+}
+
+/// Median milliseconds of networks on this machine, which must be the device; else says why not. The inner error is the measurement's.
+pub(crate) fn measured_here(
+    device: &Device,
+    networks: Vec<(String, Network)>,
+) -> std::result::Result<Result<Vec<f64>>, String> {
+    let args = EngineArgs { library: None, threads: device.threads, runner: None, remote_folder: None, cores: None };
+    let work = std::env::temp_dir();
+    let bench = Bench::open(&Place::Host, &args, &work).map_err(|failure| format!("{:#}", failure.error))?;
+    let differences = bench.device().differences(device);
+    if !differences.is_empty() {
+        return Err(format!("this machine is not the device of the limit ({})", differences.join("; ")));
+    }
+    Ok(measure_all(&bench, &args, &work, networks))
+}
+
+fn measure_all(bench: &Bench, args: &EngineArgs, work: &Path, networks: Vec<(String, Network)>) -> Result<Vec<f64>> {
+    let names: Vec<String> = networks.iter().map(|(name, _)| name.clone()).collect();
+    let plan = Plan { threads: args.threads, ..Plan::default() };
+    let prepared = Prepared::of_networks(networks, ROUNDS, &plan, bench.layout()).map_err(profile_failure)?;
+    let records = bench.measure(&prepared, None, work)?;
+    let (_, times) = prepared.own_networks(&records);
+    let of = |name: &String| times.iter().find(|time| time.name == *name).map(|time| time.p50_us / 1e3);
+    let missing = || Failure::new(Kind::Data, "the engine refuses a finalist");
+    names.iter().map(|name| of(name).ok_or_else(missing)).collect()
 }
 
 /// The network and its name.
