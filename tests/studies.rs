@@ -322,3 +322,30 @@ fn ctrl_c_leaves_a_study_that_goes_on() {
     assert_eq!(journal(&dir), journal(&straight));
     gram(&["eval", text(&dir.join("best")), "--data", "optdigits"]).assert().success();
 }
+
+/// Peak bytes are a hard limit of searches and of pruning; what is left behind is scheduled.
+#[test]
+fn peak_bytes_are_limited() {
+    const MOST: u64 = 12 << 10;
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, _) = study_in(&folder, "peak", &["--jobs", "2", "--max-peak-bytes", "12k"]);
+    let config = fs::read_to_string(dir.join("study.toml")).unwrap();
+    assert!(config.contains("max_peak_bytes = 12288"), "{config}");
+    let peak = |arch: &Path| json(&["schedule", text(arch)])["peak_bytes"].as_u64().unwrap();
+    assert!(peak(&dir.join("best")) <= MOST);
+    let finalists: Value = serde_json::from_str(&fs::read_to_string(dir.join("finalists.json")).unwrap()).unwrap();
+    let file = folder.path().join("finalist.json");
+    for finalist in finalists["finalists"].as_array().unwrap() {
+        fs::write(&file, finalist["architecture"].to_string()).unwrap();
+        assert!(peak(&file) <= MOST, "{finalist}");
+    }
+    let pruned = json(&["prune", text(&dir)]);
+    let front = pruned["front"].as_array().unwrap();
+    assert!(!front.is_empty() && front.iter().all(|line| line["peak_bytes"].as_u64().unwrap() <= MOST), "{pruned}");
+    assert!(refused(&["prune", text(&dir), "--max-peak-bytes", "1k"], 3).contains("at most 1,024 peak bytes"));
+    // As u8 the same networks take a quarter.
+    json(&["prune", text(&dir), "--max-peak-bytes", "3k", "--peak-dtype", "u8"]);
+    let out = folder.path().join("none");
+    let tight = ["search", "--data", "optdigits", "-o", text(&out), "--max-peak-bytes", "2k"];
+    assert!(refused(&tight, 3).contains("every child takes 2,304 peak bytes or more"));
+}

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use gram_ir::Shape;
-use gram_memory::{Concat, Dtype, Options, Separable};
+use gram_ir::{Concat, Dtype, MemoryModel, Separable, Shape};
 use gram_train::DeviceChoice;
 
 use crate::commands::bench::tabular::TabularArgs;
@@ -85,6 +84,12 @@ pub(crate) struct LimitArgs {
     /// Most trainable parameters (500k)
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub(crate) max_params: Option<u64>,
+    /// Most bytes of feature maps that are alive at one time, in the best order of operators (256k is 256 KiB); see `gram schedule`
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub(crate) max_peak_bytes: Option<u64>,
+    /// Element type that peak bytes are counted for: f32, f16, u8 or i8 [default: f32]; more under [limits.memory] of the study file
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) peak_dtype: Option<Dtype>,
 }
 
 #[derive(Args, Debug)]
@@ -298,10 +303,10 @@ pub(crate) struct MemoryArgs {
 }
 
 impl MemoryArgs {
-    pub(crate) fn options(self) -> Options {
+    pub(crate) fn engine(self) -> MemoryModel {
         let separable = if self.split_separable { Separable::Split } else { Separable::Fused };
         let Self { dtype, concat, partial, .. } = self;
-        Options { dtype, concat, partial, separable, ..Options::default() }
+        MemoryModel { dtype, concat, partial, separable }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Add;
 
 use gram_ir::{Architecture, Cell, Head, Limits, LowerError, Macs, Network, Params, Shape, Space};
+use gram_memory::keeps_peak_limit;
 
 use crate::candidates::StageCandidate;
 
@@ -46,6 +47,8 @@ impl Add for PartCost {
 pub(crate) struct Part {
     pub(crate) cost: PartCost,
     pub(crate) output: Shape,
+    /// Whether the part alone keeps the limit on peak bytes.
+    pub(crate) keeps_peak: bool,
 }
 
 /// The candidates of one stage for one input: none where a candidate does not lower, its maps being too large, say.
@@ -59,6 +62,8 @@ pub(crate) struct Costs {
     pub(crate) stages: Vec<BTreeMap<Shape, PricedStage>>,
     /// For each shape that the last stage can give.
     heads: BTreeMap<Shape, PartCost>,
+    /// Shapes whose head breaks the limit on peak bytes.
+    heads_beyond_peak: BTreeSet<Shape>,
 }
 
 impl Costs {
@@ -70,19 +75,21 @@ impl Costs {
     /// # Errors
     /// [`LowerError`] if not one combination of candidates lowers.
     /// # Complexity
-    /// One lowering per candidate and reachable shape.
+    /// One lowering per candidate and reachable shape, and one schedule where peak bytes are limited.
     pub(crate) fn new(
         space: &Space,
         input: Shape,
         num_classes: usize,
         candidates: &[Vec<StageCandidate>],
+        limits: &Limits,
     ) -> Result<Self, LowerError> {
-        let stem = lower_alone(&Architecture { stem: space.stem.clone(), ..blank(space, input) })?;
-        let mut costs = Self { stem, stages: Vec::new(), heads: BTreeMap::new() };
+        let stem = lower_alone(&Architecture { stem: space.stem.clone(), ..blank(space, input) }, limits)?;
+        let (heads, heads_beyond_peak) = Default::default();
+        let mut costs = Self { stem, stages: Vec::new(), heads, heads_beyond_peak };
         let mut shapes = BTreeSet::from([stem.output]);
         for (index, cells) in candidates.iter().enumerate() {
             let priced: BTreeMap<Shape, PricedStage> =
-                shapes.iter().map(|&shape| (shape, price(space, index, shape, cells))).collect();
+                shapes.iter().map(|&shape| (shape, price(space, index, shape, cells, limits))).collect();
             shapes = priced.values().flatten().flatten().map(|part| part.output).collect();
             costs.stages.push(priced);
             if shapes.is_empty() {
@@ -92,6 +99,9 @@ impl Costs {
         for shape in shapes {
             let head = Architecture { num_classes, head: space.head, ..blank(space, shape) }.lower()?;
             costs.heads.insert(shape, PartCost::of(&head, |_| true));
+            if !keeps_peak_limit(&head, limits) {
+                costs.heads_beyond_peak.insert(shape);
+            }
         }
         Ok(costs)
     }
@@ -99,6 +109,11 @@ impl Costs {
     /// Cost of the head that reads `shape`.
     pub(crate) fn head(&self, shape: Shape) -> PartCost {
         self.heads[&shape]
+    }
+
+    /// Whether the head that reads `shape` keeps the limit on peak bytes.
+    pub(crate) fn head_keeps_peak(&self, shape: Shape) -> bool {
+        !self.heads_beyond_peak.contains(&shape)
     }
 
     /// The fewest MACs and, on their own, the fewest params of all networks.
@@ -150,11 +165,12 @@ impl Costs {
 }
 
 /// Costs of one stage's candidates for the input `shape`.
-fn price(space: &Space, index: usize, shape: Shape, candidates: &[StageCandidate]) -> PricedStage {
+fn price(space: &Space, index: usize, shape: Shape, candidates: &[StageCandidate], limits: &Limits) -> PricedStage {
     let alone =
         Space { stages: vec![space.stages[index].clone()], stem: Vec::new(), head: Head::default(), ..space.clone() };
-    let part =
-        |candidate: &StageCandidate| lower_alone(&alone.assemble(shape, 1, std::slice::from_ref(&candidate.cell))).ok();
+    let part = |candidate: &StageCandidate| {
+        lower_alone(&alone.assemble(shape, 1, std::slice::from_ref(&candidate.cell)), limits).ok()
+    };
     candidates.iter().map(part).collect()
 }
 
@@ -172,9 +188,10 @@ fn blank(space: &Space, input: Shape) -> Architecture {
 }
 
 /// The part in front of a plain head.
-fn lower_alone(architecture: &Architecture) -> Result<Part, LowerError> {
+fn lower_alone(architecture: &Architecture, limits: &Limits) -> Result<Part, LowerError> {
     let network = architecture.lower()?;
     let pool = network.find("head.pool").expect("invariant: every head pools");
     let output = network.node(network.node(pool).inputs[0]).shape;
-    Ok(Part { cost: PartCost::of(&network, |name| !name.starts_with("head.")), output })
+    let cost = PartCost::of(&network, |name| !name.starts_with("head."));
+    Ok(Part { cost, output, keeps_peak: keeps_peak_limit(&network, limits) })
 }

@@ -1,6 +1,6 @@
 //! What can be wrong with what the pruner is given.
 
-use gram_ir::{CellNodeId, Limits, LowerError, Macs, Params, SpaceError};
+use gram_ir::{CellNodeId, Limits, LowerError, Macs, Params, SpaceError, grouped};
 
 /// Why nothing was pruned.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -63,14 +63,17 @@ pub enum PruneError {
 /// ` (at most 9 MACs, at most 5 params)`
 fn describe(limits: &Limits) -> String {
     let parts = [limits.max_macs.map(|most| most.to_string()), limits.max_params.map(|most| most.to_string())];
-    let parts: Vec<String> = parts.into_iter().flatten().map(|most| format!("at most {most}")).collect();
+    let peak = limits.max_peak_bytes.map(|most| format!("{} peak bytes", grouped(most)));
+    let parts: Vec<String> = parts.into_iter().flatten().chain(peak).map(|most| format!("at most {most}")).collect();
     if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
 }
 
 /// Says so where either limit could be met without the other.
 fn each_alone(limits: &Limits, macs: Macs, params: Params) -> &'static str {
-    let meetable =
-        limits.max_macs.is_none_or(|most| macs <= most) && limits.max_params.is_none_or(|most| params <= most);
+    // Which networks keep a limit on peak bytes is not among the figures.
+    let meetable = limits.max_peak_bytes.is_none()
+        && limits.max_macs.is_none_or(|most| macs <= most)
+        && limits.max_params.is_none_or(|most| params <= most);
     if meetable { ", but not together" } else { "" }
 }
 
@@ -88,6 +91,12 @@ mod tests {
         assert_eq!(
             message(Some(1000), None),
             "no pruned network keeps the limits (at most 1,000 MACs): the smallest possible have 1,200 MACs and 70 params"
+        );
+        let limits = Limits { max_peak_bytes: Some(9000), ..Limits::default() };
+        let error = PruneError::LimitsUnmeetable { limits, smallest_macs: Macs(3), smallest_params: Params(2) };
+        assert_eq!(
+            error.to_string(),
+            "no pruned network keeps the limits (at most 9,000 peak bytes): the smallest possible have 3 MACs and 2 params"
         );
         assert_eq!(
             message(Some(1200), Some(70)),

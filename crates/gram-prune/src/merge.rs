@@ -45,13 +45,16 @@ const GATHERED: usize = 1 << 16;
 /// The combinations within the limits that no other dominates in retained weight, MACs and params, best first.
 ///
 /// Stage by stage, states that give the same shape are compared: what follows costs them the same, so a dominated one can go. States that
-/// exceed a limit even with the least that can follow go as well.
+/// exceed a limit even with the least that can follow go as well, and so do parts that break the limit on peak bytes on their own.
 ///
 /// # Source
 /// ALGORITHMS 1.6, step 3 \[ours\].
 /// # Complexity
 /// Per stage, states × undominated candidates, times the logarithm of the number kept.
 pub(crate) fn join(candidates: &[Vec<StageCandidate>], costs: &Costs, limits: &Limits) -> Vec<Combination> {
+    if !costs.stem.keeps_peak {
+        return Vec::new();
+    }
     let least_behind = costs.least_behind();
     let mut layers = vec![vec![State { part: costs.stem, retained_weight: 0.0, parent: 0, pick: 0 }]];
     for (index, stage) in candidates.iter().enumerate() {
@@ -61,7 +64,7 @@ pub(crate) fn join(candidates: &[Vec<StageCandidate>], costs: &Costs, limits: &L
         let mut next = ByShape::default();
         for (parent, state) in layers[index].iter().enumerate() {
             for step in &steps[&state.part.output] {
-                let part = Part { cost: state.part.cost + step.part.cost, output: step.part.output };
+                let part = Part { cost: state.part.cost + step.part.cost, ..step.part };
                 if in_reach(&part) {
                     let retained_weight = state.retained_weight + step.retained_weight;
                     next.push(State { part, retained_weight, parent, pick: step.pick });
@@ -75,6 +78,7 @@ pub(crate) fn join(candidates: &[Vec<StageCandidate>], costs: &Costs, limits: &L
         end.part.cost = end.part.cost + costs.head(end.part.output);
         end.parent = index;
     }
+    ends.retain(|end| costs.head_keeps_peak(end.part.output));
     keep_undominated(&mut ends);
     ends.iter().map(|end| trace(end, &layers)).collect()
 }
@@ -84,7 +88,7 @@ fn steps(stage: &[StageCandidate], priced: &BTreeMap<Shape, Vec<Option<Part>>>) 
     let steps_of = |parts: &[Option<Part>]| {
         let mut steps = ByShape::default();
         for (pick, (part, candidate)) in parts.iter().zip(stage).enumerate() {
-            if let Some(part) = *part {
+            if let Some(part) = part.filter(|part| part.keeps_peak) {
                 steps.push(State { part, retained_weight: candidate.retained_weight, parent: 0, pick });
             }
         }

@@ -1,6 +1,7 @@
 //! The entry point, and what it gives.
 
-use gram_ir::{Architecture, Cell, CellOp, Cost, EdgeMap, Limits, LowerError, Shape, Space, StageSpace};
+use gram_ir::{Architecture, Cell, CellOp, Cost, EdgeMap, Limits, LowerError, Network, Shape, Space, StageSpace};
+use gram_memory::keeps_peak_limit;
 
 use crate::PruneError;
 use crate::candidates::{StageCandidate, stage_candidates};
@@ -61,6 +62,10 @@ pub const MAX_FRONT: usize = 100;
 /// Costs are not monotone in the threshold: taking a node's last out-edge away makes it a leaf, and the projection wider. That is why all
 /// thresholds are tried, each at its exact cost.
 ///
+/// A limit on peak bytes is kept by the whole network, and by each stage on its own with a pool behind it. For an engine that copies
+/// concatenations and runs the halves of separable convolutions one after the other that is the same; for others a network may be missed that
+/// keeps the limit only as a whole. All combinations are then considered that keep it stage by stage.
+///
 /// # Errors
 /// [`PruneError::LimitsUnmeetable`] with the smallest possible costs; another [`PruneError`] if stages, weights or the space are not
 /// usable, if no network fits the input, or if one of the front has more than [`MAX_NODES`](gram_ir::MAX_NODES).
@@ -80,10 +85,19 @@ pub fn prune(
     check(space, stages)?;
     let candidates: Vec<Vec<StageCandidate>> =
         stages.iter().map(|stage| stage_candidates(stage.ops, stage.weights, space.max_in_degree)).collect();
-    let costs = Costs::new(space, input, num_classes, &candidates)?;
+    let costs = Costs::new(space, input, num_classes, &candidates, limits)?;
     let undominated = join(&candidates, &costs, limits);
-    let finish = |combination: &Combination| finish(space, input, num_classes, &candidates, combination);
-    let front = spread(&undominated, MAX_FRONT).map(finish).collect::<Result<Vec<_>, LowerError>>()?;
+    let keeping = |combination: &Combination| {
+        finish(space, input, num_classes, &candidates, combination)
+            .map(|(candidate, network)| keeps_peak_limit(&network, limits).then_some(candidate))
+            .transpose()
+    };
+    let mut front = spread(&undominated, MAX_FRONT).filter_map(keeping).collect::<Result<Vec<_>, LowerError>>()?;
+    if let Some(best) = undominated.iter().find_map(keeping).transpose()?
+        && front.first() != Some(&best)
+    {
+        front.insert(0, best);
+    }
     let n_candidates = candidates.iter().map(Vec::len).collect();
     match front.first() {
         Some(best) => Ok(Pruned { best: best.clone(), front, n_undominated: undominated.len(), n_candidates }),
@@ -124,22 +138,23 @@ fn spread<T>(items: &[T], most: usize) -> impl Iterator<Item = &T> {
     (0..n).map(move |i| if items.len() <= most { &items[i] } else { &items[i * (items.len() - 1) / (most - 1)] })
 }
 
-/// The whole network, lowered for its exact cost.
+/// The whole network, and lowered for its exact cost.
 fn finish(
     space: &Space,
     input: Shape,
     num_classes: usize,
     candidates: &[Vec<StageCandidate>],
     combination: &Combination,
-) -> Result<Candidate, LowerError> {
+) -> Result<(Candidate, Network), LowerError> {
     let picked: Vec<&StageCandidate> = candidates.iter().zip(&combination.picks).map(|(stage, &i)| &stage[i]).collect();
     let cells: Vec<Cell> = picked.iter().map(|candidate| candidate.cell.clone()).collect();
     let architecture = space.assemble(input, num_classes, &cells);
-    let cost = architecture.lower()?.cost();
+    let network = architecture.lower()?;
+    let cost = network.cost();
     let PartCost { macs, params } = combination.cost;
     assert_eq!((cost.macs, cost.params), (macs, params), "invariant: costs of stem, stages and head add up");
     let thresholds = picked.iter().map(|candidate| candidate.threshold).collect();
-    Ok(Candidate { architecture, cost, retained_weight: combination.retained_weight, thresholds })
+    Ok((Candidate { architecture, cost, retained_weight: combination.retained_weight, thresholds }, network))
 }
 
 #[cfg(test)]

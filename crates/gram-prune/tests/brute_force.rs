@@ -4,17 +4,20 @@ use std::collections::BTreeSet;
 
 use gram_ir::strategies::{arb_cell_output, arb_edge_weights};
 use gram_ir::{
-    Activation, Cell, CellNodeId, CellOp, CellOutput, Cost, Downsample, EdgeMap, Head, Limits, MIN_LIVE_NODES, Macs,
-    Params, Shape, Space, StageSpace, StemLayer, Verify,
+    Activation, Cell, CellNodeId, CellOp, CellOutput, Concat, Cost, Downsample, Dtype, EdgeMap, Head, Limits,
+    MIN_LIVE_NODES, Macs, MemoryModel, Params, Separable, Shape, Space, StageSpace, StemLayer, Verify,
 };
 use gram_prune::{Candidate, MAX_FRONT, PrunableStage, PruneError, Pruned, prune};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::sample::{Index, select};
 
 const INPUT: Shape = Shape::chw(2, 9, 8);
 const NUM_CLASSES: usize = 3;
+/// An engine for which stages can be looked at one by one.
+const MEMORY: MemoryModel =
+    MemoryModel { dtype: Dtype::U8, concat: Concat::Copy, partial: false, separable: Separable::Split };
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -46,8 +49,9 @@ impl Case {
 
     fn slow(&self, tuple: &[(Cell, f64)]) -> Slow {
         let cells: Vec<Cell> = tuple.iter().map(|(cell, _)| cell.clone()).collect();
-        let cost = self.space.assemble(INPUT, NUM_CLASSES, &cells).lower().unwrap().cost();
-        Slow { cost, retained_weight: tuple.iter().map(|(_, weight)| weight).sum() }
+        let network = self.space.assemble(INPUT, NUM_CLASSES, &cells).lower().unwrap();
+        let peak_bytes = gram_memory::peak_bytes(&network, &MEMORY).unwrap();
+        Slow { cost: network.cost(), peak_bytes, retained_weight: tuple.iter().map(|(_, weight)| weight).sum() }
     }
 }
 
@@ -55,6 +59,8 @@ impl Case {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Slow {
     cost: Cost,
+    /// For [`MEMORY`].
+    peak_bytes: u64,
     retained_weight: f64,
 }
 
@@ -151,12 +157,16 @@ fn limits(all: &[Slow], macs: Option<(usize, u64)>, params: Option<(usize, u64)>
 }
 
 fn point(candidate: &Candidate) -> Slow {
-    Slow { cost: candidate.cost, retained_weight: candidate.retained_weight }
+    let network = candidate.architecture.lower().unwrap();
+    let peak_bytes = gram_memory::peak_bytes(&network, &MEMORY).unwrap();
+    Slow { cost: candidate.cost, peak_bytes, retained_weight: candidate.retained_weight }
 }
 
 /// The best of the slow networks and their undominated points are the pruner's; see the comments for the invariants.
 fn check(case: &Case, limits: &Limits, all: &[Slow]) -> Result<(), TestCaseError> {
-    let within: Vec<&Slow> = all.iter().filter(|slow| limits.allow(&slow.cost)).collect();
+    let allows =
+        |slow: &Slow| limits.allow(&slow.cost) && limits.max_peak_bytes.is_none_or(|most| slow.peak_bytes <= most);
+    let within: Vec<&Slow> = all.iter().filter(|slow| allows(slow)).collect();
     let pruned = match case.prune(limits) {
         Ok(pruned) => pruned,
         Err(error) => {
@@ -185,7 +195,7 @@ fn check(case: &Case, limits: &Limits, all: &[Slow]) -> Result<(), TestCaseError
     }
     for candidate in &pruned.front {
         // P4 no limit is broken, and the cost is that of the network.
-        prop_assert!(limits.allow(&candidate.cost));
+        prop_assert!(allows(&point(candidate)));
         prop_assert_eq!(candidate.architecture.lower().unwrap().cost(), candidate.cost);
         // P5 the architecture is well-formed.
         prop_assert_eq!(candidate.architecture.verify(), Ok(()));
@@ -213,10 +223,24 @@ proptest! {
         case in arb_case(),
         macs in option::of((any::<usize>(), 0..=2u64)),
         params in option::of((any::<usize>(), 0..=2u64)),
+        peak: Index,
     ) {
         let all = case.all();
         check(&case, &Limits::default(), &all)?;
         check(&case, &limits(&all, macs, params), &all)?;
+        // Peak bytes on top, as low as some network has them.
+        let max_peak_bytes = Some(all[peak.index(all.len())].peak_bytes);
+        check(&case, &Limits { max_peak_bytes, memory: MEMORY, ..limits(&all, macs, params) }, &all)?;
+        // Other engines: stages may run into each other, and the limit is kept all the same.
+        let memory = MemoryModel { concat: Concat::View, partial: true, separable: Separable::Fused, ..MEMORY };
+        let limits_of_others = Limits { max_peak_bytes, memory, ..Limits::default() };
+        if let Ok(pruned) = case.prune(&limits_of_others) {
+            let keeps = |candidate: &Candidate| {
+                gram_memory::peak_bytes(&candidate.architecture.lower().unwrap(), &memory).unwrap() <= max_peak_bytes.unwrap()
+            };
+            prop_assert!(pruned.front.iter().all(keeps));
+            prop_assert_eq!(&pruned.best, &pruned.front[0]);
+        }
         // Just below the smallest.
         let least = all.iter().map(|slow| slow.cost.macs.0).min().unwrap();
         check(&case, &Limits { max_macs: Some(Macs(least - 1)), max_params: None, ..Limits::default() }, &all)?;

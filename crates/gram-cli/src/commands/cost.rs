@@ -1,7 +1,6 @@
 //! `gram cost ARCH`: exact costs. Peak bytes are those of `gram schedule` without options.
 
-use gram_ir::{Cost, Network, NodeCost, Shape, grouped};
-use gram_memory::Options;
+use gram_ir::{Cost, MemoryModel, Network, NodeCost, Shape, grouped};
 use serde::Serialize;
 
 use crate::args::CostArgs;
@@ -25,7 +24,7 @@ pub(crate) fn run(args: &CostArgs) -> Result<()> {
     let is_file = std::path::Path::new(&args.architecture).exists();
     let network = design.lower().or_fail_with(if is_file { Kind::Data } else { Kind::Usage }, &args.architecture)?;
     let (input, num_classes) = (network.input_shape(), network.output_shape().c);
-    let peak_bytes = gram_memory::peak_bytes(&network, &Options::default()).or_fail(Kind::Usage)?;
+    let peak_bytes = gram_memory::peak_bytes(&network, &MemoryModel::default()).or_fail(Kind::Usage)?;
     let (cost, nodes) = (network.cost(), network.node_costs());
     let report = Report { name: design.name(), input, num_classes, cost, peak_bytes, nodes };
     if args.json {

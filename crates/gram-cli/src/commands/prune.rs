@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gram_ir::{Architecture, Cost, Design, Limits, grouped};
+use gram_ir::{Architecture, Cost, Design, MemoryModel, grouped};
 use gram_meta::MetaGraph;
 use gram_prune::Candidate;
 use gram_search::{Record, read_journal};
@@ -26,6 +26,8 @@ struct Report {
 struct Line {
     #[serde(flatten)]
     cost: Cost,
+    /// For the engine that the study's limits describe.
+    peak_bytes: u64,
     /// Sum of log-odds of the edges that are kept.
     retained_weight: f64,
     architecture: serde_json::Value,
@@ -43,21 +45,18 @@ pub(crate) fn run(args: &PruneArgs) -> Result<()> {
     }
     let meta = MetaGraph::from_json(&read_text(&file)?).or_fail_with(Kind::Data, file.display())?;
     meta.check_space(&study.space).or_fail_with(Kind::Data, file.display())?;
-    let given = limits(&args.limits);
-    let within = Limits {
-        max_macs: given.max_macs.or(study.limits.max_macs),
-        max_params: given.max_params.or(study.limits.max_params),
-    };
+    let within = limits(&args.limits, &study.limits);
     let pruned = prune(&study.space, study.input, study.num_classes, &meta, &within).map_err(prune_failure)?;
     let best = Design::Architecture(named(&pruned.best.architecture));
     if let Some(path) = &args.output {
         save(path, best.to_json().as_bytes())?;
     }
     if args.json {
+        let line = |candidate| line(candidate, &within.memory);
         let front = pruned.front.iter().map(line).collect::<Result<Vec<_>>>()?;
         return output::json(&Report { best: line(&pruned.best)?, front });
     }
-    print(&pruned.front, &pruned.best);
+    print(&pruned.front, &pruned.best, &within.memory)?;
     match &args.output {
         Some(path) => output::line(path.display()),
         None => output::line(format_args!("\n{best}")),
@@ -80,18 +79,27 @@ fn named(architecture: &Architecture) -> Architecture {
     Architecture { name: format!("{}-pruned", canonical.name), ..canonical }
 }
 
-fn line(candidate: &Candidate) -> Result<Line> {
+fn line(candidate: &Candidate, engine: &MemoryModel) -> Result<Line> {
     let text = Design::Architecture(named(&candidate.architecture)).to_json();
     let architecture = serde_json::from_str(&text).or_fail(Kind::Internal)?;
-    Ok(Line { cost: candidate.cost, retained_weight: candidate.retained_weight, architecture })
+    let peak_bytes = peak_of(candidate, engine)?;
+    Ok(Line { cost: candidate.cost, peak_bytes, retained_weight: candidate.retained_weight, architecture })
 }
 
-fn print(front: &[Candidate], best: &Candidate) {
-    let mut rows = vec![["", "MACs", "params", "retained weight"].map(String::from).to_vec()];
+fn peak_of(candidate: &Candidate, engine: &MemoryModel) -> Result<u64> {
+    let network = candidate.architecture.lower().or_fail(Kind::Internal)?;
+    gram_memory::peak_bytes(&network, engine).or_fail(Kind::Internal)
+}
+
+fn print(front: &[Candidate], best: &Candidate, engine: &MemoryModel) -> Result<()> {
+    let peak = format!("peak bytes ({})", engine.dtype);
+    let mut rows = vec![["", "MACs", "params", &peak, "retained weight"].map(String::from).to_vec()];
     for candidate in front {
         let mark = if candidate.architecture == best.architecture { "best" } else { "" };
         let (macs, params) = (grouped(candidate.cost.macs.0), grouped(candidate.cost.params.0));
-        rows.push(vec![mark.into(), macs, params, format!("{:.3}", candidate.retained_weight)]);
+        let peak = grouped(peak_of(candidate, engine)?);
+        rows.push(vec![mark.into(), macs, params, peak, format!("{:.3}", candidate.retained_weight)]);
     }
     output::table(&rows);
+    Ok(())
 }

@@ -1,8 +1,8 @@
 //! `gram schedule ARCH`: the order of operators with the least peak of live feature maps.
 
 use gram_export::{LiveBytes, live_bytes_to_svg};
-use gram_ir::{Network, NodeId, Op, Shape, grouped};
-use gram_memory::{Allocation, Options, Part, Plan, PlannedStep, plan};
+use gram_ir::{Concat, MemoryModel, Network, NodeId, Op, Shape, grouped};
+use gram_memory::{Allocation, Part, Plan, PlannedStep, plan};
 use serde::Serialize;
 
 use crate::args::ScheduleArgs;
@@ -16,7 +16,8 @@ struct Report<'a> {
     input: Shape,
     num_classes: usize,
     /// What is assumed of the engine.
-    options: Options,
+    #[serde(flatten)]
+    engine: MemoryModel,
     peak_bytes: u64,
     /// No order has a lower peak than this.
     lower_bound_bytes: u64,
@@ -58,16 +59,16 @@ pub(crate) fn run(args: &ScheduleArgs) -> Result<()> {
     let is_file = std::path::Path::new(&args.architecture).exists();
     let kind = if is_file { Kind::Data } else { Kind::Usage };
     let network = design.lower().or_fail_with(kind, &args.architecture)?;
-    let options = args.memory.options();
-    let plan = plan(&network, &options).or_fail_with(kind, &args.architecture)?;
+    let engine = args.memory.engine();
+    let plan = plan(&network, &engine).or_fail_with(kind, &args.architecture)?;
     if let Some(path) = &args.svg {
-        save(path, draw(design.name(), &network, &options, &plan).as_bytes())?;
+        save(path, draw(design.name(), &network, &engine, &plan).as_bytes())?;
     }
     let report = Report {
         name: design.name(),
         input: network.input_shape(),
         num_classes: network.output_shape().c,
-        options,
+        engine,
         peak_bytes: plan.peak_bytes,
         lower_bound_bytes: plan.lower_bound_bytes,
         exact: plan.is_exact(),
@@ -125,7 +126,7 @@ fn part_name(network: &Network, steps: &[PlannedStep]) -> String {
 }
 
 fn print(report: &Report<'_>) {
-    output::line(format_args!("{} on {}, {}", report.name, report.input, assumptions(&report.options)));
+    output::line(format_args!("{} on {}, {}", report.name, report.input, assumptions(&report.engine)));
     let row = |name: &str, least: u64, plain: u64| {
         let gain = format!("{:.1} %", 100.0 * (plain as f64 - least as f64) / plain.max(1) as f64);
         vec![name.to_owned(), grouped(least), grouped(plain), gain]
@@ -161,18 +162,18 @@ fn print(report: &Report<'_>) {
     output::table(&rows);
 }
 
-fn assumptions(options: &Options) -> String {
-    let concat = match options.concat {
-        gram_memory::Concat::Copy => "concatenations copied",
-        gram_memory::Concat::View => "concatenations as views",
+fn assumptions(engine: &MemoryModel) -> String {
+    let concat = match engine.concat {
+        Concat::Copy => "concatenations copied",
+        Concat::View => "concatenations as views",
     };
-    let partial = if options.partial { ", convolutions of them in parts" } else { "" };
-    format!("{}, {concat}{partial}", options.dtype)
+    let partial = if engine.partial { ", convolutions of them in parts" } else { "" };
+    format!("{}, {concat}{partial}", engine.dtype)
 }
 
-fn draw(name: &str, network: &Network, options: &Options, plan: &Plan) -> String {
+fn draw(name: &str, network: &Network, engine: &MemoryModel, plan: &Plan) -> String {
     let scheduled: Vec<u64> = plan.steps.iter().map(|step| step.live_bytes).collect();
-    let subtitle = format!("input {}, {}", network.input_shape(), assumptions(options));
+    let subtitle = format!("input {}, {}", network.input_shape(), assumptions(engine));
     live_bytes_to_svg(&LiveBytes {
         title: name,
         subtitle: &subtitle,

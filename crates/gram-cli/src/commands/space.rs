@@ -1,7 +1,7 @@
 //! `gram space`: what limits a space can meet, before any training.
 
 use gram_ir::{Limits, Shape, Space, grouped};
-use gram_search::{CostRange, Feasibility, Preflight, PreflightError};
+use gram_search::{CostRange, Feasibility, PeakRange, Preflight, PreflightError};
 use serde::Serialize;
 
 use crate::args::SpaceArgs;
@@ -62,7 +62,7 @@ pub(crate) fn preflight_kind(error: &PreflightError) -> Kind {
 }
 
 fn print(report: &Report<'_>) {
-    let Preflight { macs, params, stages, log10_children, limits, feasibility } = report.preflight;
+    let Preflight { macs, params, peak_bytes, stages, log10_children, limits, feasibility } = report.preflight;
     output::line(format_args!("{} on {}, {} classes", report.space, report.input, report.num_classes));
     let header = ["", "min", "p10", "median", "p90", "max", "limit"].map(String::from).to_vec();
     let row = |name: &str, range: &CostRange, limit: Option<u64>| {
@@ -71,7 +71,12 @@ fn print(report: &Report<'_>) {
         std::iter::once(name.to_owned()).chain(counts).chain([limit]).collect::<Vec<_>>()
     };
     let (max_macs, max_params) = (limits.max_macs.map(|most| most.0), limits.max_params.map(|most| most.0));
-    output::table(&[header, row("MACs", macs, max_macs), row("params", params, max_params)]);
+    let PeakRange { at_least, p10, p50, p90 } = *peak_bytes;
+    let peak = std::iter::once(format!("peak bytes ({})", limits.memory.dtype))
+        .chain([format!(">= {}", grouped(at_least))])
+        .chain([p10, p50, p90].map(grouped))
+        .chain(["-".into(), limits.max_peak_bytes.map_or("-".into(), grouped)]);
+    output::table(&[header, row("MACs", macs, max_macs), row("params", params, max_params), peak.collect()]);
     let nodes: Vec<String> = stages.iter().map(|stage| stage.nodes.to_string()).collect();
     output::line(format_args!(
         "about 10^{log10_children:.1} children in {} stages of {} nodes",
@@ -81,6 +86,9 @@ fn print(report: &Report<'_>) {
     output::line(match feasibility {
         Feasibility::Met => "the limits can be met",
         Feasibility::Unmeetable => "the limits cannot be met",
+        Feasibility::Undecided if limits.max_peak_bytes.is_some() => {
+            "whether one child meets all limits was not decided"
+        }
         Feasibility::Undecided => "each limit can be met alone; whether one child meets all was not decided",
     });
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use gram_data::{Augmentation, Dataset, ImageShape};
-use gram_ir::{Limits, Macs, Params, SPACE_PRESET_NAMES, Shape, Space, space_preset};
+use gram_ir::{Limits, Macs, MemoryModel, Params, SPACE_PRESET_NAMES, Shape, Space, space_preset};
 use gram_search::StrategyKind;
 use gram_train::{Optimizer, TrainConfig};
 use toml::{Table, Value};
@@ -80,6 +80,8 @@ fn overrides(selectors: &Selectors, search: SearchOptions) -> Result<Table> {
     set(&["seed"], selectors.seed.map(|seed| Value::Integer(count(seed))));
     set(&["limits", "max_macs"], selectors.limits.max_macs.map(|most| Value::Integer(count(most))));
     set(&["limits", "max_params"], selectors.limits.max_params.map(|most| Value::Integer(count(most))));
+    set(&["limits", "max_peak_bytes"], selectors.limits.max_peak_bytes.map(|most| Value::Integer(count(most))));
+    set(&["limits", "memory", "dtype"], selectors.limits.peak_dtype.map(|dtype| Value::String(dtype.name().into())));
     set(&["search", "strategy"], search.strategy.map(|strategy| Value::String(strategy.name().into())));
     set(&["search", "children"], search.children.map(|children| Value::Integer(count(children as u64))));
     set(&["latency", "max_ms"], search.max_latency_ms.map(Value::Float));
@@ -173,9 +175,14 @@ pub(crate) fn check_augmentation(table: &str, config: &TrainConfig, shape: Shape
     config.augmentation.check(shape).or_fail_with(Kind::Usage, table)
 }
 
-/// Limits of the options alone, for commands that have no study file.
-pub(crate) fn limits(args: &LimitArgs) -> Limits {
-    Limits { max_macs: args.max_macs.map(Macs), max_params: args.max_params.map(Params), ..Limits::default() }
+/// The limits of a study, with those that are given as options in their place.
+pub(crate) fn limits(args: &LimitArgs, study: &Limits) -> Limits {
+    Limits {
+        max_macs: args.max_macs.map(Macs).or(study.max_macs),
+        max_params: args.max_params.map(Params).or(study.max_params),
+        max_peak_bytes: args.max_peak_bytes.or(study.max_peak_bytes),
+        memory: MemoryModel { dtype: args.peak_dtype.unwrap_or(study.memory.dtype), ..study.memory },
+    }
 }
 
 /// Defaults for images of a shape. All of them are ours, chosen so that a first study of small images takes minutes.
@@ -216,6 +223,7 @@ fn default_space(shape: Shape) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gram_ir::Dtype;
 
     fn selectors(set: &[&str]) -> Selectors {
         Selectors { set: set.iter().map(ToString::to_string).collect(), ..Selectors::default() }
@@ -238,10 +246,16 @@ mod tests {
         let mut options =
             selectors(&["proxy.train.epochs=3", "final.optimizer={name=\"sgd\"}", "space=swiftnet-cifar"]);
         options.limits.max_macs = Some(7);
+        options.limits.max_peak_bytes = Some(1 << 18);
+        options.limits.peak_dtype = Some(Dtype::U8);
         let (config, space) = load_without_data(&options, Shape::chw(3, 8, 8)).unwrap();
         assert_eq!(config.proxy.train.epochs, 3);
         assert_eq!(config.final_training.optimizer, Optimizer::sgd());
         assert_eq!(config.limits.max_macs, Some(Macs(7)));
+        let memory = MemoryModel { dtype: Dtype::U8, ..MemoryModel::default() };
+        assert_eq!((config.limits.max_peak_bytes, config.limits.memory), (Some(262_144), memory));
+        let given = LimitArgs { max_macs: Some(9), ..LimitArgs::default() };
+        assert_eq!(limits(&given, &config.limits), Limits { max_macs: Some(Macs(9)), ..config.limits });
         assert_eq!(space.name, "swiftnet-cifar");
     }
 
