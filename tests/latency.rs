@@ -157,10 +157,10 @@ fn a_search_keeps_its_limit_on_latency() {
     };
 
     let free = search(&study("free"), "1000");
-    json(&free.iter().map(String::as_str).chain(["--json"]).collect::<Vec<_>>());
+    json(&free.iter().map(String::as_str).collect::<Vec<_>>());
     let limit = 0.8 * upper(&study("free/best/architecture.json"));
     let bound = search(&study("bound"), &limit.to_string());
-    let report = json(&bound.iter().map(String::as_str).chain(["--json"]).collect::<Vec<_>>());
+    let report = json(&bound.iter().map(String::as_str).collect::<Vec<_>>());
     let latency = &report["latency"];
     assert!(latency["high_ms"].as_f64().unwrap() <= limit && latency["measured_ms"].is_null(), "{report}");
     assert_eq!(latency["high_ms"].as_f64().unwrap(), upper(&study("bound/best/architecture.json")));

@@ -265,7 +265,7 @@ impl Observer for Reporter {
         else {
             return;
         };
-        output::note(&format!(
+        output::note(format_args!(
             "warm start {}: its children have a mean of {}, others {}",
             if is_warm { "kept" } else { "dropped" },
             percent(mean_warm),
