@@ -7,8 +7,14 @@ use crate::output;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Installs the handler and gives the flag that it sets.
+/// Whether the handler is installed: a search asks for the flag, and so does the measurement at its end.
+static INSTALLED: AtomicBool = AtomicBool::new(false);
+
+/// Gives the flag that the handler sets, which is installed the first time.
 pub(crate) fn flag() -> Result<&'static AtomicBool> {
+    if INSTALLED.swap(true, Ordering::Relaxed) {
+        return Ok(&INTERRUPTED);
+    }
     ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(Kind::Interrupted as i32);

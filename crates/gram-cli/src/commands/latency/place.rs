@@ -97,10 +97,13 @@ pub(crate) struct FamilyArgs {
     /// Most nodes of a stage
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(3..=128))]
     pub(crate) nodes: Option<u16>,
-    /// Round channels of spaces up to multiples of this; 1 leaves them as they are
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = parse_small)]
-    pub(crate) align: usize,
+    /// Round channels of spaces up to multiples of this [default: spaces that are named stay as they are, swiftnet-vww and dag get 16]
+    #[arg(long, value_name = "N", value_parser = parse_small)]
+    pub(crate) align: Option<usize>,
 }
+
+/// Channels that engines compute at once, on AVX-512.
+const BLOCK: usize = 16;
 
 impl FamilyArgs {
     /// Families of networks for images of their own size, or of the given one.
@@ -112,13 +115,15 @@ impl FamilyArgs {
     }
 
     fn family(&self, name: &str) -> Result<Family> {
+        // A space that is named is one that is searched, as it is.
+        let align = if self.spaces.is_empty() { BLOCK } else { 1 };
         let of_vww = || space_preset_io("swiftnet-vww").unwrap_or((Shape::chw(3, 224, 224), 2));
         let (kind, (input, num_classes)) = match name {
             "chain" => (FamilyKind::Chain, (of_vww().0, 1000)),
-            "dag" => (FamilyKind::Mixed(self.fitted(&read_space("swiftnet-vww")?)), of_vww()),
+            "dag" => (FamilyKind::Mixed(self.fitted(&read_space("swiftnet-vww")?, BLOCK)), of_vww()),
             _ => {
                 let io = space_preset_io(name).unwrap_or_else(of_vww);
-                (FamilyKind::Space(self.fitted(&read_space(name)?)), io)
+                (FamilyKind::Space(self.fitted(&read_space(name)?, align)), io)
             }
         };
         let label = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or(name);
@@ -126,8 +131,8 @@ impl FamilyArgs {
         Ok(Family { name: label, kind, input: self.input.unwrap_or(input), num_classes })
     }
 
-    fn fitted(&self, space: &Space) -> Space {
-        let aligned = aligned_space(space, self.align);
+    fn fitted(&self, space: &Space, align: usize) -> Space {
+        let aligned = aligned_space(space, self.align.unwrap_or(align));
         self.nodes.map_or_else(|| aligned.clone(), |nodes| smaller_space(&aligned, nodes.into()))
     }
 }
@@ -162,7 +167,7 @@ mod tests {
 
     #[test]
     fn families_are_aligned_and_named() {
-        let args = FamilyArgs { spaces: vec!["swiftnet-vww".into()], input: None, nodes: Some(8), align: 16 };
+        let args = FamilyArgs { spaces: vec!["swiftnet-vww".into()], input: None, nodes: Some(8), align: Some(16) };
         let families = args.families().unwrap();
         let FamilyKind::Space(space) = &families[0].kind else { panic!("it is a space") };
         assert_eq!((families[0].name.as_str(), families[0].num_classes), ("swiftnet-vww-8", 2));
