@@ -45,6 +45,7 @@ mod fuse;
 mod kernel;
 mod layout;
 mod linalg;
+mod made_up;
 mod measure;
 mod metrics;
 mod predictor;
