@@ -16,6 +16,8 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("gram-search", &["candle-core", "gram-data", "gram-train", "gram-prune", "gram-export"]),
     ("gram-prune", &["candle-core", "gram-meta", "gram-search", "gram-train"]),
     ("gram-export", &["candle-core", "gram-train", "gram-data"]),
+    ("gram-latency", &["candle-core", "gram-train", "gram-data", "gram-search", "gram-meta"]),
+    ("gram-latency-runner", &["candle-core", "gram-ir", "rayon"]),
     ("gram-data", &["candle-core", "gram-train"]),
     ("gram-train", &["gram-search", "gram-meta", "gram-export"]),
     ("xtask", &["candle-core", "gram-ir", "clap"]),

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use gram_latency_runner::{FolderError, JobError, JobFile, RunError, measure_folder};
+use gram_latency_runner::{FolderError, JobError, JobFile, OnnxRuntime, Progress, RunError, measure_folder};
 
 const USAGE: &str = "usage: gram-latency-runner FOLDER [--library PATH]
 
@@ -50,9 +50,10 @@ fn parse(arguments: &[String]) -> Option<Arguments> {
 
 fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     let jobs = JobFile::open(&arguments.folder).map_err(|error: JobError| (4, error.to_string()))?;
-    let engine = open_engine(arguments, jobs.plan.threads).map_err(|message| (2, message))?;
+    let engine = OnnxRuntime::open(arguments.library.as_deref(), jobs.plan.threads);
+    let engine = engine.map_err(|error| (2, error.to_string()))?;
     let mut last = usize::MAX;
-    let mut progress = |progress: gram_latency_runner::Progress<'_>| {
+    let mut progress = |progress: Progress<'_>| {
         // A line for every hundredth, so that a slow connection keeps up.
         let percent = 100 * progress.done / progress.total.max(1);
         if percent != last || progress.message.contains("drifted") {
@@ -61,7 +62,7 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         }
         ControlFlow::Continue(())
     };
-    match measure_folder(engine.as_ref(), &arguments.folder, &mut progress) {
+    match measure_folder(&engine, &arguments.folder, &mut progress) {
         Ok(_) => Ok(()),
         Err(error) => {
             let code = match &error {
@@ -71,15 +72,4 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
             Err((code, error.to_string()))
         }
     }
-}
-
-#[cfg(feature = "onnxruntime")]
-fn open_engine(arguments: &Arguments, threads: usize) -> Result<Box<dyn gram_latency_runner::Engine>, String> {
-    let engine = gram_latency_runner::OnnxRuntime::open(arguments.library.as_deref(), threads);
-    engine.map(|engine| Box::new(engine) as _).map_err(|error| error.to_string())
-}
-
-#[cfg(not(feature = "onnxruntime"))]
-fn open_engine(_: &Arguments, _: usize) -> Result<Box<dyn gram_latency_runner::Engine>, String> {
-    Err("this runner was built without an engine (feature `onnxruntime`)".into())
 }

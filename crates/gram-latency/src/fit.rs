@@ -31,6 +31,8 @@ pub struct Fit {
     pub reorder_scale: f64,
     /// Microseconds that every kernel takes besides its time in the table; negative where the engine's profiler adds some.
     pub per_kernel_us: f64,
+    /// Covariance of the seven terms above, in their order, in microseconds: how well the networks settled them.
+    pub covariance: [[f64; TERMS]; TERMS],
     /// Standard deviation of measured over predicted time of networks whose kernels are all in the table.
     pub residual_sd: f64,
     /// Half the width of the 90 % interval, in standard deviations.
@@ -164,12 +166,16 @@ impl Fit {
         // A network takes some time, whatever was fitted far away from it.
         let floor = 0.1 * terms.values[1..6].iter().sum::<f64>();
         let us = dot(&self.terms(), &terms.values).max(floor).max(1e-3);
-        (us, (self.interval_factor * relative_sd(self.residual_sd, terms, us)).hypot(NORMAL_QUANTILE * SESSION_SD))
+        let sd = relative_sd(self.residual_sd, terms, &self.covariance, us);
+        (us, (self.interval_factor * sd).hypot(NORMAL_QUANTILE * SESSION_SD))
     }
 }
 
-fn relative_sd(residual_sd: f64, terms: &Terms, us: f64) -> f64 {
-    (residual_sd.powi(2) + terms.variance / (us * us)).sqrt()
+/// Residuals, kernels whose times are estimates, and terms that the networks did not settle: the last is what grows where networks are
+/// larger than those that were fitted to.
+fn relative_sd(residual_sd: f64, terms: &Terms, covariance: &[[f64; TERMS]; TERMS], us: f64) -> f64 {
+    let unsettled: f64 = covariance.iter().zip(&terms.values).map(|(row, value)| value * dot(row, &terms.values)).sum();
+    (residual_sd.powi(2) + (terms.variance + unsettled.max(0.0)) / (us * us)).sqrt()
 }
 
 /// Fits the predictor to the device's own networks; what it predicts is the median pass.
@@ -207,21 +213,22 @@ pub(crate) fn fit_from(
     let mut residual_sd = 0.01;
     for _ in 0..4 {
         let residuals: Vec<f64> =
-            (0..n_networks).map(|i| 1.0 - dot(&posterior(prior, &rows, residual_sd, Some(i)), &rows[i])).collect();
+            (0..n_networks).map(|i| 1.0 - dot(&posterior(prior, &rows, residual_sd, Some(i)).mean, &rows[i])).collect();
         residual_sd = (dot(&residuals, &residuals) / n_networks as f64).sqrt().max(MIN_RESIDUAL_SD);
     }
     let mut scores: Vec<f64> = (0..n_networks)
         .map(|i| {
-            let predicted = dot(&posterior(prior, &rows, residual_sd, Some(i)), &left_out[i].values);
-            (us[i] / predicted - 1.0).abs() / relative_sd(residual_sd, &left_out[i], predicted)
+            let Posterior { mean, covariance } = posterior(prior, &rows, residual_sd, Some(i));
+            let predicted = dot(&mean, &left_out[i].values);
+            (us[i] / predicted - 1.0).abs() / relative_sd(residual_sd, &left_out[i], &covariance, predicted)
         })
         .collect();
     scores.sort_by(f64::total_cmp);
     // The (n+1)·90 %-th smallest; with fewer than 9 networks the largest must do.
     let rank = ((n_networks + 1) as f64 * COVERAGE).ceil() as usize;
     let interval_factor = scores[rank.min(n_networks) - 1];
-    let [per_pass_us, pointwise_scale, dense_scale, depthwise_scale, other_scale, reorder_scale, per_kernel_us] =
-        posterior(prior, &rows, residual_sd, None);
+    let Posterior { mean, covariance } = posterior(prior, &rows, residual_sd, None);
+    let [per_pass_us, pointwise_scale, dense_scale, depthwise_scale, other_scale, reorder_scale, per_kernel_us] = mean;
     Ok(Fit {
         per_pass_us,
         pointwise_scale,
@@ -230,6 +237,7 @@ pub(crate) fn fit_from(
         other_scale,
         reorder_scale,
         per_kernel_us,
+        covariance,
         residual_sd,
         interval_factor,
         n_networks,
@@ -257,8 +265,14 @@ fn terms_of(
     Ok(terms)
 }
 
-/// Mean of the terms given rows of `terms / time`, all of which should sum up to 1 with a standard deviation of `sd`.
-fn posterior(prior: &Prior, rows: &[[f64; TERMS]], sd: f64, without: Option<usize>) -> [f64; TERMS] {
+/// What is known of the terms once networks were seen.
+struct Posterior {
+    mean: [f64; TERMS],
+    covariance: [[f64; TERMS]; TERMS],
+}
+
+/// The terms given rows of `terms / time`, all of which should sum up to 1 with a standard deviation of `sd`.
+fn posterior(prior: &Prior, rows: &[[f64; TERMS]], sd: f64, without: Option<usize>) -> Posterior {
     let (mut matrix, mut right) = prior.precision();
     let weight = 1.0 / (sd * sd);
     for (_, row) in rows.iter().enumerate().filter(|(i, _)| Some(*i) != without) {
@@ -267,10 +281,17 @@ fn posterior(prior: &Prior, rows: &[[f64; TERMS]], sd: f64, without: Option<usiz
             (0..TERMS).for_each(|j| matrix[i * TERMS + j] += weight * row[i] * row[j]);
         }
     }
-    let solution = Cholesky::new(TERMS, &matrix).map(|factor| factor.solve(&right));
-    let mut terms = prior.mean;
-    solution.iter().flatten().zip(&mut terms).for_each(|(value, term)| *term = *value);
-    terms
+    let mut posterior = Posterior { mean: prior.mean, covariance: [[0.0; TERMS]; TERMS] };
+    // The prior's precision makes the matrix positive definite.
+    if let Some(factor) = Cholesky::new(TERMS, &matrix) {
+        posterior.mean.copy_from_slice(&factor.solve(&right));
+        for (i, row) in posterior.covariance.iter_mut().enumerate() {
+            let mut unit = [0.0; TERMS];
+            unit[i] = 1.0;
+            row.copy_from_slice(&factor.solve(&unit));
+        }
+    }
+    posterior
 }
 
 impl Prior {

@@ -3,7 +3,7 @@
 //! Gaussian processes over architectures: two are alike if other devices take alike long for both, if they have alike many MACs, and if
 //! they agree in their decisions. The linear part is ridge regression on the latencies of the other devices: the pool of known devices
 //! is the prior (ALGORITHMS 4.2, F2). Processes that believe more or less in the other devices, and more or less noise, are averaged by
-//! how likely they make the measurements. Nothing in it is trained by gradients.
+//! how likely they make the measurements; those that expect less time for more MACs are left out. Nothing in it is trained by gradients.
 
 mod table;
 
@@ -148,8 +148,6 @@ const VIEWS: [View; 4] = [
 ];
 /// Variances of the noise, relative to that of the signal.
 const NOISES: [f64; 5] = [0.03, 0.1, 0.3, 1.0, 3.0];
-/// Power of the likelihoods by which processes are averaged: ten measurements overstate which is right.
-const TEMPER: f64 = 0.5;
 
 /// What known devices say about architectures.
 struct Prior<'a> {
@@ -177,6 +175,21 @@ impl<'a> Prior<'a> {
         let (near, decisions) = ((-0.5 * distance).exp(), self.table.agreement(a, b));
         let macs = self.macs[a] * self.macs[b];
         VIEWS.map(|view| view.linear * linear + view.near * near + view.decisions * decisions + view.macs * macs)
+    }
+
+    /// Whether what is predicted from these rows grows with the MACs, over rows spread over the table.
+    fn grows(&self, rows: &[usize], view: usize, weights: &[f64]) -> bool {
+        let step = self.points.len().div_ceil(100);
+        let predicted = |row: usize| {
+            let terms = rows.iter().zip(weights).map(|(&seen, weight)| weight * self.similarities(row, seen)[view]);
+            terms.sum::<f64>()
+        };
+        let each = (0..self.points.len()).step_by(step).map(|row| (self.macs[row], predicted(row)));
+        let (mut product, mut macs, mut sum, mut n) = (0.0, 0.0, 0.0, 0.0);
+        for (x, y) in each {
+            (product, macs, sum, n) = (product + x * y, macs + x, sum + y, n + 1.0);
+        }
+        product - macs * sum / n > 0.0
     }
 
     fn choose(&self, samples: usize, choice: SampleChoice, rng: &mut impl Rng) -> Vec<usize> {
@@ -218,6 +231,8 @@ struct Posterior<'a> {
     rows: Vec<usize>,
     /// Per view and measurement, summed over noises.
     weights: [Vec<f64>; VIEWS.len()],
+    /// How the logarithm follows that of the MACs where no process is left.
+    macs_slope: f64,
     mean: f64,
     scale: f64,
 }
@@ -244,19 +259,22 @@ impl<'a> Posterior<'a> {
                 members.push((view, likelihood, weights));
             }
         }
+        // Ten noisy measurements can say otherwise, but no device gets faster by more work.
+        members.retain(|(view, _, weights)| prior.grows(&rows, *view, weights));
+        let macs_slope = if members.is_empty() { 0.5 } else { 0.0 };
         let likeliest = members.iter().map(|(_, likelihood, _)| *likelihood).fold(f64::NEG_INFINITY, f64::max);
-        let share = |likelihood: f64| (TEMPER * (likelihood - likeliest)).exp();
+        let share = |likelihood: f64| (likelihood - likeliest).exp();
         let total: f64 = members.iter().map(|(_, likelihood, _)| share(*likelihood)).sum();
         let mut weights: [Vec<f64>; VIEWS.len()] = std::array::from_fn(|_| vec![0.0; n]);
         for (view, likelihood, own) in &members {
             weights[*view].iter_mut().zip(own).for_each(|(sum, weight)| *sum += share(*likelihood) / total * weight);
         }
-        Self { prior, rows, weights, mean, scale }
+        Self { prior, rows, weights, macs_slope, mean, scale }
     }
 
     /// Predicted latency.
     fn predict(&self, row: usize) -> f64 {
-        let mut standardised = 0.0;
+        let mut standardised = self.macs_slope * self.prior.macs[row];
         for (i, &seen) in self.rows.iter().enumerate() {
             let alike = self.prior.similarities(row, seen);
             standardised += alike.iter().zip(&self.weights).map(|(alike, weights)| alike * weights[i]).sum::<f64>();

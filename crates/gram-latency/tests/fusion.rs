@@ -1,5 +1,7 @@
 //! The fusion and layout rules against the graphs that onnxruntime writes after optimisation.
 
+#![cfg(feature = "onnxruntime")]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! Measuring with the real engine: every kernel is found again under the name that it gets there.
 
+#![cfg(feature = "onnxruntime")]
+
 mod support;
 
 use std::fs;

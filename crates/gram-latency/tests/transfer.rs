@@ -46,5 +46,6 @@ fn ten_samples_on_fbnet() {
     assert_eq!(table.n_rows(), 5000);
     let report = transfer(&table, config(SampleChoice::Spread));
     eprintln!("{report:#?}");
-    assert!(report.mean_spearman > report.mean_macs_spearman, "{report:?}");
+    assert!(report.mean_spearman > 0.88, "{report:?}");
+    assert_eq!(report.below_macs, Vec::<String>::new());
 }

@@ -56,6 +56,9 @@ struct Report<'a> {
     passes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     predicted: Option<Prediction>,
+    /// Reference's time over that of the device file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slowdown: Option<f64>,
 }
 
 const ROUNDS: u32 = 5;
@@ -75,6 +78,8 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
     let _ = std::fs::remove_dir_all(&work);
     let records = records?;
     let times = times(&records)?;
+    let (reference_us, _) = prepared.own_networks(&records);
+    let slowdown = predictor.as_ref().map(|(file, _)| reference_us / file.reference_us);
     let over_rounds = |of: fn(&Times) -> f64| median(&times.iter().map(|times| of(times)).collect::<Vec<f64>>()) / 1e3;
     let predicted = predictor.map(|(_, predictor)| predictor.predict(&network)).transpose().map_err(predict_failure)?;
     let report = Report {
@@ -85,6 +90,7 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
         latency_ms_p90: over_rounds(|times| times.p90_us),
         passes: times.iter().map(|times| times.n).sum(),
         predicted,
+        slowdown,
     };
     if args.json {
         return output::json(&report);
@@ -94,7 +100,7 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
 }
 
 fn print(report: &Report<'_>) {
-    let Report { name, device, latency_ms, latency_ms_min, latency_ms_p90, passes, predicted } = report;
+    let Report { name, device, latency_ms, latency_ms_min, latency_ms_p90, passes, predicted, slowdown } = report;
     output::line(format_args!("{name} on {device}"));
     output::line(format_args!(
         "median {latency_ms:.3} ms, fastest {latency_ms_min:.3}, slowest tenth from {latency_ms_p90:.3} ({passes} passes at batch 1)"
@@ -102,6 +108,9 @@ fn print(report: &Report<'_>) {
     if let Some(Prediction { ms, low, high, .. }) = predicted {
         let off = 100.0 * (ms / latency_ms - 1.0);
         output::line(format_args!("predicted {ms:.3} ms ({off:+.1} %), 90 % interval {low:.3} to {high:.3} ms"));
+    }
+    if let Some(slowdown) = slowdown {
+        output::line(format_args!("the machine takes {slowdown:.3} times as long as when it was profiled"));
     }
 }
 
