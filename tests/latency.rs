@@ -194,7 +194,8 @@ fn this_machine_is_profiled_measured_and_adapted_to() {
     }
     let folder = tempfile::tempdir().unwrap();
     let [device, adapted] = ["device.json", "adapted.json"].map(|name| folder.path().join(name));
-    let small = ["--space", "autoshrink", "--input", "3x32x32", "--networks", "8", "--kernel-networks", "0"];
+    let small =
+        ["--space", "autoshrink", "--align", "16", "--input", "3x32x32", "--networks", "8", "--kernel-networks", "0"];
     if !measured(&[&["latency", "profile", "-o", text(&device)], &small[..]].concat()) {
         return;
     }
