@@ -204,7 +204,8 @@ fn this_machine_is_profiled_measured_and_adapted_to() {
     assert!(predicted["latency_ms"].as_f64().unwrap() > 0.0);
     let model = folder.path().join("architecture.json");
     run(&["export", "swiftnet-vww", "--format", "json", "-o", text(&model)]);
-    measured(&["latency", "measure", text(&model), "--input", "3x64x64", "--predict", text(&device)]);
+    measured(&["latency", "measure", text(&model), "--input", "3x64x64"]);
+    measured(&["latency", "measure", "mobilenet-v2-0.5", "--input", "3x32x32", "--predict", text(&device)]);
     measured(&["latency", "check", "--device", text(&device), "--networks", "3", "--seeds", "1"]);
     measured(&["latency", "adapt", "--device", text(&device), "--samples", "8", "-o", text(&adapted)]);
     // Another number of threads is another device.
