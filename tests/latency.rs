@@ -25,7 +25,7 @@ fn device_file_of(family: Family, folder: &Path, host: &str) -> DeviceFile {
         networks: 10,
         kernel_networks: 0,
         random_kernels: 30,
-        plan: Plan { runs: 3, warmups: 0, ..Plan::default() },
+        plan: Plan { runs: 3, warmups: 0, pause_ms: 0, ..Plan::default() },
         ..ProfileConfig::new(vec![family])
     };
     let prepared = Prepared::new(&config, engine.layout).unwrap();

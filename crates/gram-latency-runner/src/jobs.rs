@@ -72,11 +72,22 @@ pub struct Plan {
     pub max_spread: f64,
     /// How often a block or job is measured again before the run is refused.
     pub max_repeats: usize,
+    /// Milliseconds to wait before the first repetition, twice as many before the second, and so on: what disturbs often ends by itself.
+    pub pause_ms: u64,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { threads: 1, warmups: 10, runs: 30, block: 12, max_drift: 0.03, max_spread: 1.3, max_repeats: 8 }
+        Self {
+            threads: 1,
+            warmups: 10,
+            runs: 30,
+            block: 12,
+            max_drift: 0.03,
+            max_spread: 1.3,
+            max_repeats: 8,
+            pause_ms: 100,
+        }
     }
 }
 
@@ -125,6 +136,9 @@ impl JobFile {
         let counts = [plan.threads, plan.runs, plan.block];
         if counts.iter().any(|count| !(1..=1_000_000).contains(count)) || plan.warmups > 1_000_000 {
             return Err("plan: threads, runs and block must be 1 to 1000000, warmups 0 to 1000000".into());
+        }
+        if plan.max_repeats > 1000 || plan.pause_ms > 60_000 {
+            return Err("plan: at most 1000 repeats, pauses of at most 60000 ms".into());
         }
         if !(plan.max_drift > 0.0 && plan.max_spread > 1.0) {
             return Err("plan: max_drift must be above 0 and max_spread above 1".into());

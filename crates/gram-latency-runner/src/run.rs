@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::thread;
+use std::time::Duration;
 
 use crate::engine::{Engine, EngineError, Profiling, Session};
 use crate::jobs::{Job, JobFile, Plan};
@@ -124,6 +126,7 @@ pub fn run<H: Host>(
             if host.progress(progress.at(&what)).is_break() {
                 return Ok(Ended::Stopped);
             }
+            pause(&file.plan, tries);
         }
         progress.done += block.len();
     }
@@ -202,7 +205,8 @@ fn measure_quietly<E: std::error::Error>(
     model: &[u8],
 ) -> Result<Outcome, RunError<E>> {
     let mut spread = f64::NAN;
-    for _ in 0..=plan.max_repeats {
+    for repeats in 0..=plan.max_repeats {
+        pause(plan, repeats);
         match measure(engine, plan, job, model) {
             Ok(times) => {
                 spread = times.p90_us / times.min_us;
@@ -216,6 +220,10 @@ fn measure_quietly<E: std::error::Error>(
     }
     let what = format!("the slowest tenth of the passes of `{}` took {spread:.2} times the fastest", job.id);
     Err(RunError::Noisy { what, tries: plan.max_repeats + 1 })
+}
+
+fn pause(plan: &Plan, repeats: usize) {
+    thread::sleep(Duration::from_millis(plan.pause_ms.saturating_mul(repeats as u64)));
 }
 
 fn measure(engine: &dyn Engine, plan: &Plan, job: &Job, model: &[u8]) -> Result<Times, EngineError> {

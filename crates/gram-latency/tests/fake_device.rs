@@ -23,7 +23,7 @@ fn prepared(engine: &FakeEngine, nodes: usize) -> Prepared {
         random_kernels: 40,
         kernel_rounds: 1,
         network_rounds: 2,
-        plan: Plan { runs: 8, warmups: 1, ..Plan::default() },
+        plan: Plan { runs: 8, warmups: 1, pause_ms: 0, ..Plan::default() },
         ..ProfileConfig::new(vec![family(nodes)])
     };
     Prepared::new(&config, engine_layout(engine).unwrap()).unwrap()
@@ -118,7 +118,7 @@ fn what_the_engine_refuses_costs_only_itself() {
         kernel_networks: 0,
         random_kernels: 0,
         network_rounds: 1,
-        plan: Plan { runs: 4, warmups: 0, ..Plan::default() },
+        plan: Plan { runs: 4, warmups: 0, pause_ms: 0, ..Plan::default() },
         ..ProfileConfig::new(vec![pools])
     };
     let prepared = Prepared::new(&config, engine.layout).unwrap();

@@ -22,7 +22,7 @@ fn every_kernel_of_a_space_is_found_in_the_engines_profile() {
     let kind = FamilyKind::Mixed(space);
     let family = Family { name: "small".into(), kind, input: Shape::chw(3, 16, 16), num_classes: 10 };
     // Accuracy does not matter here, so a busy machine is good enough.
-    let plan = Plan { runs: 3, warmups: 0, max_drift: 1e3, max_spread: 1e3, ..Plan::default() };
+    let plan = Plan { runs: 3, warmups: 0, max_drift: 1e3, max_spread: 1e3, pause_ms: 0, ..Plan::default() };
     let config = ProfileConfig {
         networks: 2,
         kernel_networks: 6,

@@ -98,7 +98,7 @@ fn prepared(layout: Layout) -> Prepared {
         random_kernels: 0,
         kernel_rounds: 1,
         network_rounds: 1,
-        plan: Plan { runs: 3, warmups: 0, ..Plan::default() },
+        plan: Plan { runs: 3, warmups: 0, pause_ms: 0, ..Plan::default() },
         ..ProfileConfig::new(vec![chain])
     };
     Prepared::new(&config, layout).unwrap()

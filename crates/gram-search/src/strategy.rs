@@ -174,7 +174,7 @@ pub enum AskError {
     Sample(#[from] SampleError),
     /// The prior hardly ever keeps the limits, however thin.
     #[error(
-        "none of {tries} children drawn from the thinned prior keeps the limits, nor one of the cheapest; the smallest possible cost is {least_macs} and {least_params}, perhaps not of one child"
+        "none of {tries} children drawn from the thinned prior keeps the limits, nor one of the cheapest; the smallest possible cost is {least_macs} and {least_params}, perhaps not of one child; a limit on peak bytes or latency may be what binds"
     )]
     Prior {
         /// Children drawn.
