@@ -1,8 +1,8 @@
 //! Exact costs of a space's networks, summed up over cells without lowering them.
 
 use crate::{
-    Cell, CellNodeId, CellOp, CellOutput, Conv2d, Cost, Downsample, LowerError, MAX_AXIS, MAX_NODES, Op, Params, Shape,
-    Space, StageSpace,
+    Cell, CellNodeId, CellOp, CellOutput, Conv2d, Cost, Downsample, Layout, LowerError, MAX_AXIS, MAX_NODES, Op,
+    Params, Shape, Space, StageSpace,
 };
 
 /// A live operator node of a cell, as far as its costs go.
@@ -85,11 +85,13 @@ impl Tally {
 }
 
 impl SpaceCosts {
-    /// Reads resolutions and the stem's cost off the smallest networks of the space.
+    /// Reads resolutions and the stem's cost off the smallest networks of the space. Of a space that leaves more open than its cells, the
+    /// children with the first value of every menu are meant; see [`Space::fixed`].
     ///
     /// # Errors
     /// [`LowerError`] if not even those can be lowered: a pool larger than its image, say.
     pub fn new(space: &Space, input: Shape, num_classes: usize) -> Result<Self, LowerError> {
+        let space = &space.fixed(&Layout::default());
         let network = space.assemble(input, num_classes, &vec![smallest_cell(); space.stages.len()]).lower()?;
         let mut fixed = Tally { n_nodes: 1, ..Tally::default() };
         for node in network.nodes().iter().filter(|node| node.name.starts_with("stem.")) {
@@ -275,11 +277,8 @@ mod tests {
     /// The space of which an architecture is a child.
     fn space_of(architecture: &Architecture) -> Space {
         let stage = |stage: &crate::Stage| StageSpace {
-            nodes: 8,
-            channels: stage.node_channels,
             repeats: stage.repeats,
-            downsample: stage.downsample,
-            output: stage.output,
+            ..StageSpace::new(8, stage.node_channels, stage.downsample, stage.output)
         };
         Space {
             name: architecture.name.clone(),
@@ -287,6 +286,8 @@ mod tests {
             max_in_degree: 8,
             operators: CellOp::ALL.to_vec(),
             node_operators: NodeOperators::Dealt,
+            image_sizes: Vec::new(),
+            channel_multiple: 1,
             stem: architecture.stem.clone(),
             stages: architecture.stages.iter().map(stage).collect(),
             head: architecture.head,
@@ -340,7 +341,7 @@ mod tests {
     #[test]
     fn networks_that_are_too_large_have_no_cost() {
         let output = CellOutput { project: None, residual: false, linear_leaves: true, activation: true };
-        let stage = StageSpace { nodes: 128, channels: 4096, repeats: 1, downsample: Downsample::None, output };
+        let stage = StageSpace::new(128, 4096, Downsample::None, output);
         let mut space = Space { stages: vec![stage], stem: Vec::new(), ..space_preset("autoshrink").unwrap() };
         agrees(&space, &[fan(16, CellOp::Identity)], true);
         agrees(&space, &[fan(17, CellOp::Identity)], false);

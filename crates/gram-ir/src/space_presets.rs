@@ -86,6 +86,8 @@ fn base(name: &str, activation: Activation) -> Space {
         max_in_degree: 4,
         operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
         node_operators: NodeOperators::Dealt,
+        image_sizes: Vec::new(),
+        channel_multiple: 1,
         stem: Vec::new(),
         stages: Vec::new(),
         head: Head::default(),
@@ -103,13 +105,13 @@ const fn sep(channels: usize) -> StemLayer {
 /// A stage with projection and added input, as in the shipped SwiftNet.
 const fn swiftnet_stage(nodes: usize, channels: usize, project: usize, downsample: Downsample) -> StageSpace {
     let output = CellOutput { project: Some(project), residual: true, linear_leaves: false, activation: true };
-    StageSpace { nodes, channels, repeats: 1, downsample, output }
+    StageSpace::new(nodes, channels, downsample, output)
 }
 
 /// A stage that gives its leaves as they are.
 const fn autoshrink_stage(channels: usize, downsample: Downsample) -> StageSpace {
     let output = CellOutput { project: None, residual: false, linear_leaves: false, activation: false };
-    StageSpace { nodes: 8, channels, repeats: 1, downsample, output }
+    StageSpace::new(8, channels, downsample, output)
 }
 
 #[cfg(test)]
