@@ -23,12 +23,9 @@ struct Study {
 impl Study {
     /// The layout of the shipped SwiftNet with that many nodes per stage, and limits that a good half of the prior's children keep.
     fn new(n_nodes: usize) -> Self {
-        let stage = |(channels, project): (usize, usize)| StageSpace {
-            nodes: n_nodes,
-            channels,
-            repeats: 1,
-            downsample: Downsample::Maxpool2,
-            output: CellOutput { project: Some(project), residual: true, linear_leaves: false, activation: true },
+        let stage = |(channels, project): (usize, usize)| {
+            let output = CellOutput { project: Some(project), residual: true, linear_leaves: false, activation: true };
+            StageSpace::new(n_nodes, channels, Downsample::Maxpool2, output)
         };
         let space = Space {
             name: "bench".into(),
@@ -36,6 +33,8 @@ impl Study {
             max_in_degree: 4,
             operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
             node_operators: NodeOperators::Dealt,
+            image_sizes: Vec::new(),
+            channel_multiple: 1,
             stem: vec![StemLayer::Conv { channels: 16, kernel: 7, stride: 4 }],
             stages: [(32, 48), (48, 80), (64, 76)].map(stage).to_vec(),
             head: Head::default(),

@@ -1,6 +1,6 @@
 //! Children: which candidate edges are kept, stage by stage, and which operators are chosen where those are searched.
 
-use gram_ir::{CellNodeId, CellOp, Space};
+use gram_ir::{CellNodeId, CellOp, Layout, Space};
 
 /// A set of nodes of one stage, bit `i` for node `i`.
 pub(crate) type NodeSet = u128;
@@ -119,16 +119,33 @@ impl StageEdges {
     }
 }
 
-/// One child of the meta-graph: the kept edges (and operators, where searched) of every stage, in order.
+/// One child of the meta-graph: the kept edges (and operators, where searched) of every stage, in order, and the layout that it chose.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Child {
     stages: Vec<StageEdges>,
+    layout: Layout,
 }
 
 impl Child {
-    /// A child of these stages.
+    /// A child of these stages, of a space that leaves nothing else open.
     pub fn new(stages: Vec<StageEdges>) -> Self {
-        Self { stages }
+        Self { stages, layout: Layout::default() }
+    }
+
+    /// The same cells in another layout.
+    #[must_use]
+    pub fn with_layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// What it chose besides its cells; empty where the space leaves nothing else open.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Another value for one dimension of the layout.
+    pub(crate) fn choose(&mut self, dimension: usize, choice: u8) {
+        self.layout.0[dimension] = choice;
     }
 
     /// The kept edges of each stage.

@@ -6,7 +6,8 @@ use crate::child::NodeSet;
 use crate::{Child, MetaGraph, MetaStage, StageEdges};
 
 impl MetaGraph {
-    /// MACs, params and deployed params of the network of a child, without building it: the numbers that lowering it gives.
+    /// MACs, params and deployed params of the network of a child, without building it: the numbers that lowering it gives. `costs` are those
+    /// of the space in the child's layout ([`Space::fixed`](gram_ir::Space::fixed)).
     ///
     /// None where there is no such network: it would have more channels or nodes than are allowed, or the child or the costs are those of
     /// another space.

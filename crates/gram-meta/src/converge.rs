@@ -105,6 +105,7 @@ impl MetaGraph {
     /// Edges out of nodes that are hardly ever reached are hardly ever taught and would keep their prior's entropy for ever; the
     /// weighting leaves them out smoothly. That a node is live has probability `1 − Π (1 − P(i)·w_ij)`, sources taken as independent.
     /// Where operators are searched, a node's choice counts like an edge; its entropy is then relative to that of an even choice.
+    /// So does the choice of every dimension of the layout.
     pub fn entropy_bits(&self) -> f64 {
         let (mut sum, mut total) = (0.0, 0.0);
         for stage in &self.stages {
@@ -120,6 +121,11 @@ impl MetaGraph {
                 sum += live * of_node.iter().map(|&p| entropy_term(p)).sum::<f64>() / even;
                 total += live;
             }
+        }
+        for dimension in &self.layout {
+            let even = (dimension.weights().len() as f64).log2();
+            sum += dimension.weights().iter().map(|&p| entropy_term(p)).sum::<f64>() / even;
+            total += 1.0;
         }
         sum / total
     }

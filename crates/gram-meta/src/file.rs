@@ -1,10 +1,10 @@
 //! The file `meta-graph.json`.
 
-use gram_ir::{CellOp, EdgeMap, NodeOperators, Space};
+use gram_ir::{CellOp, Dimension, EdgeMap, NodeOperators, Quantity, Space};
 use serde::{Deserialize, Serialize};
 
 use crate::op_weights::floor;
-use crate::{MetaConfig, MetaConfigError, MetaGraph, MetaStage, OpWeights};
+use crate::{LayoutWeights, MetaConfig, MetaConfigError, MetaGraph, MetaStage, OpWeights};
 
 /// Version of `meta-graph.json`.
 pub const FORMAT_VERSION: u32 = 1;
@@ -18,6 +18,30 @@ struct MetaFile {
     n_rounds: usize,
     config: MetaConfig,
     stages: Vec<StageFile>,
+    /// What the space leaves open besides; left out where there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    layout: Vec<LayoutFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LayoutFile {
+    what: What,
+    /// Index of the stage, from 0; none for what concerns all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stage: Option<usize>,
+    values: Vec<usize>,
+    /// Their probabilities.
+    weights: Vec<f64>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum What {
+    ImageSize,
+    Width,
+    OutputWidth,
+    Repeats,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -65,6 +89,7 @@ impl MetaGraph {
             n_rounds: self.n_rounds,
             config: self.config,
             stages: self.stages.iter().map(stage).collect(),
+            layout: self.layout.iter().map(LayoutFile::of).collect(),
         };
         Ok(serde_json::to_string_pretty(&file)? + "\n")
     }
@@ -83,17 +108,23 @@ impl MetaGraph {
             return Err(MetaFileError::Empty);
         }
         let stages = file.stages.into_iter().enumerate();
-        let stages = stages.map(|(index, stage)| stage.check(index, &file.config)).collect::<Result<_, _>>()?;
+        let stages: Vec<MetaStage> =
+            stages.map(|(index, stage)| stage.check(index, &file.config)).collect::<Result<_, _>>()?;
+        let layout = file.layout.into_iter().enumerate();
+        let layout = layout
+            .map(|(index, dimension)| dimension.check(index, stages.len(), &file.config))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             space_name: file.space,
             max_in_degree: file.max_in_degree,
             config: file.config,
             n_rounds: file.n_rounds,
             stages,
+            layout,
         })
     }
 
-    /// Checks that the meta-graph is one of `space`: stages, nodes, operators and largest in-degree agree.
+    /// Checks that the meta-graph is one of `space`: stages, nodes, operators, largest in-degree and what is left open besides agree.
     ///
     /// # Errors
     /// [`MetaFileError::OtherSpace`] with what differs.
@@ -127,7 +158,48 @@ impl MetaGraph {
                 _ => {}
             }
         }
+        let own = self.layout.iter().map(LayoutWeights::dimension);
+        if !own.eq(&space.dimensions()) {
+            return differs("its widths, repeats or image sizes to choose from are others".into());
+        }
         Ok(())
+    }
+}
+
+impl LayoutFile {
+    fn of(weights: &LayoutWeights) -> Self {
+        let Dimension { what, values } = weights.dimension();
+        let (what, stage) = match *what {
+            Quantity::ImageSize => (What::ImageSize, None),
+            Quantity::Width { stage } => (What::Width, Some(stage)),
+            Quantity::OutputWidth { stage } => (What::OutputWidth, Some(stage)),
+            Quantity::Repeats { stage } => (What::Repeats, Some(stage)),
+        };
+        Self { what, stage, values: values.clone(), weights: weights.weights().to_vec() }
+    }
+
+    fn check(self, index: usize, n_stages: usize, config: &MetaConfig) -> Result<LayoutWeights, MetaFileError> {
+        let refused = |reason: &str| Err(MetaFileError::Layout { index, reason: reason.into() });
+        let what = match (self.what, self.stage) {
+            (What::ImageSize, None) => Quantity::ImageSize,
+            (What::Width, Some(stage)) => Quantity::Width { stage },
+            (What::OutputWidth, Some(stage)) => Quantity::OutputWidth { stage },
+            (What::Repeats, Some(stage)) => Quantity::Repeats { stage },
+            _ => return refused("an image size has no stage, everything else has one"),
+        };
+        if self.stage.is_some_and(|stage| stage >= n_stages) {
+            return refused("there is no such stage");
+        }
+        let n = self.values.len();
+        if !(2..=usize::from(u8::MAX)).contains(&n) || self.weights.len() != n {
+            return refused("there must be 2 to 255 values and a weight for each");
+        }
+        let least = floor(n, config.epsilon) - ROUNDING;
+        let sum: f64 = self.weights.iter().sum();
+        if !self.weights.iter().all(|&weight| weight >= least) || (sum - 1.0).abs() > ROUNDING {
+            return refused("the weights do not sum to 1, or one is too small");
+        }
+        Ok(LayoutWeights { dimension: Dimension { what, values: self.values }, weights: self.weights })
     }
 }
 
@@ -240,6 +312,14 @@ pub enum MetaFileError {
         /// What is wrong.
         reason: String,
     },
+    /// Weights of a dimension of the layout that are none.
+    #[error("layout, dimension {index}: {reason}")]
+    Layout {
+        /// Index of the dimension, from 0.
+        index: usize,
+        /// What is wrong.
+        reason: String,
+    },
     /// A meta-graph of another space.
     #[error("the meta-graph is not one of space `{space}`: {what}")]
     OtherSpace {
@@ -267,6 +347,32 @@ mod tests {
         assert_eq!(read, meta);
         assert_eq!(read.to_json().unwrap(), text);
         assert!(read.check_space(&space(&[5, 9])).is_ok());
+    }
+
+    #[test]
+    fn layouts_read_back_and_belong_to_their_space() {
+        let mut open = space(&[4]);
+        open.image_sizes = vec![8, 16];
+        open.stages[0].widths = vec![4, 8, 12];
+        let mut learnt = MetaGraph::new(&open, MetaConfig::default(), 1).unwrap();
+        let child = learnt.sample(&mut ChaCha8Rng::seed_from_u64(1), &|_| true).unwrap();
+        learnt.propagate([(&child, 1.0)]).unwrap();
+        let text = learnt.to_json().unwrap();
+        let read = MetaGraph::from_json(&text).unwrap();
+        assert_eq!(read, learnt);
+        assert!(read.check_space(&open).is_ok() && read.check_space(&space(&[4])).is_err());
+        let bad = [
+            ("\"stage\": 0", "\"stage\": 3", "no such stage"),
+            ("\"what\": \"image-size\"", "\"what\": \"repeats\"", "everything else has one"),
+            ("\"weights\": [\n        0.", "\"weights\": [\n        1.", "dimension 0"),
+        ];
+        for (from, to, reason) in bad {
+            assert!(text.contains(from), "{text}");
+            let at = text.rfind(from).unwrap();
+            let changed = format!("{}{}", &text[..at], text[at..].replacen(from, to, 1));
+            let error = MetaGraph::from_json(&changed).unwrap_err().to_string();
+            assert!(error.contains(reason) || error.contains("dimension 1"), "{error}");
+        }
     }
 
     #[track_caller]

@@ -21,13 +21,15 @@
 //! use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 //!
 //! let output = CellOutput { project: Some(8), residual: false, linear_leaves: false, activation: false };
-//! let stage = StageSpace { nodes: 6, channels: 8, repeats: 1, downsample: Downsample::None, output };
+//! let stage = StageSpace::new(6, 8, Downsample::None, output);
 //! let space = Space {
 //!     name: "tiny".into(),
 //!     activation: Activation::Relu,
 //!     max_in_degree: 4,
 //!     operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
 //!     node_operators: Default::default(),
+//!     image_sizes: vec![],
+//!     channel_multiple: 1,
 //!     stem: vec![],
 //!     stages: vec![stage],
 //!     head: Head::default(),
@@ -47,6 +49,7 @@ mod config;
 mod converge;
 mod file;
 mod in_degree;
+mod layout_weights;
 mod marginals;
 mod meta_graph;
 mod op_weights;
@@ -63,6 +66,7 @@ pub use child::{Child, StageEdges};
 pub use config::{MetaConfig, MetaConfigError};
 pub use converge::{Converged, Convergence, ConvergenceTest};
 pub use file::{FORMAT_VERSION, MetaFileError};
+pub use layout_weights::LayoutWeights;
 pub use marginals::Marginals;
 pub use meta_graph::{MetaGraph, MetaGraphError, MetaStage};
 pub use op_weights::OpWeights;

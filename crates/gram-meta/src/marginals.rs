@@ -3,7 +3,7 @@
 use gram_ir::EdgeMap;
 
 use crate::propagate::{chosen_edges, chosen_ops};
-use crate::{Child, MetaGraph, OpWeights, PropagateError, StageEdges};
+use crate::{Child, LayoutWeights, MetaGraph, OpWeights, PropagateError, StageEdges};
 
 /// True marginals of the target, estimated from children while the sampler's prior stays `w0`.
 ///
@@ -40,6 +40,9 @@ use crate::{Child, MetaGraph, OpWeights, PropagateError, StageEdges};
 pub struct Marginals {
     prior: MetaGraph,
     stages: Vec<StageMarginals>,
+    layout: Vec<LayoutWeights>,
+    /// Weight of all children.
+    total: f64,
     n_rounds: usize,
 }
 
@@ -59,7 +62,8 @@ impl Marginals {
             weights: stage.weights.clone(),
             op_weights: stage.op_weights.clone(),
         });
-        Self { stages: stages.collect(), prior, n_rounds: 0 }
+        let stages = stages.collect();
+        Self { stages, layout: prior.layout.clone(), prior, total: 0.0, n_rounds: 0 }
     }
 
     /// The prior to sample from: it never changes.
@@ -95,8 +99,30 @@ impl Marginals {
                 children.iter().map(|(child, weight)| (&child.stages()[index], *weight)).collect();
             largest = largest.max(stage.observe(&kept));
         }
+        largest = largest.max(self.observe_layouts(&children));
         self.n_rounds += 1;
         Ok(largest)
+    }
+
+    fn observe_layouts(&mut self, children: &[(&Child, f64)]) -> f64 {
+        let new: f64 = children.iter().map(|(_, weight)| weight).sum();
+        self.total += new;
+        let mut largest: f64 = 0.0;
+        for (index, dimension) in self.layout.iter_mut().enumerate().filter(|_| new > 0.0) {
+            for (value, marginal) in dimension.weights.iter_mut().enumerate() {
+                let chose = children.iter().filter(|(child, _)| usize::from(child.layout().0[index]) == value);
+                let chosen: f64 = chose.map(|(_, weight)| weight).sum();
+                let change = (chosen - new * *marginal) / self.total;
+                largest = largest.max(change.abs());
+                *marginal = (*marginal + change).clamp(0.0, 1.0);
+            }
+        }
+        largest
+    }
+
+    /// The marginals of the layout's dimensions.
+    pub fn layout(&self) -> &[LayoutWeights] {
+        &self.layout
     }
 
     /// The prior's meta-graph with the marginals in place of its weights, clipped to `[ε, 1 − ε]`: for pruning, files and the convergence
@@ -115,6 +141,10 @@ impl Marginals {
                 op_weights.keep_likeliest(&mut stage.ops);
                 stage.op_weights = Some(op_weights);
             }
+        }
+        for (dimension, marginals) in meta.layout.iter_mut().zip(&self.layout) {
+            dimension.weights.clone_from(&marginals.weights);
+            crate::op_weights::raise_to_floor(&mut dimension.weights, epsilon);
         }
         meta
     }

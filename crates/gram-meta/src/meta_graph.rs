@@ -1,11 +1,11 @@
 //! The meta-graph: dealt operators and edge weights of every stage.
 
-use gram_ir::{Cell, CellError, CellNodeId, CellOp, EdgeMap, MIN_LIVE_NODES, NodeOperators, Space, SpaceError};
+use gram_ir::{Cell, CellError, CellNodeId, CellOp, EdgeMap, Layout, MIN_LIVE_NODES, NodeOperators, Space, SpaceError};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::{Child, MetaConfig, MetaConfigError, OpWeights, StageEdges};
+use crate::{Child, LayoutWeights, MetaConfig, MetaConfigError, OpWeights, StageEdges};
 
 /// Up to so many nodes the complete DAG starts with weight 0.5 everywhere (ALGORITHMS 1.5).
 const DENSE_NODES: usize = 8;
@@ -57,6 +57,7 @@ pub struct MetaGraph {
     pub(crate) config: MetaConfig,
     pub(crate) n_rounds: usize,
     pub(crate) stages: Vec<MetaStage>,
+    pub(crate) layout: Vec<LayoutWeights>,
 }
 
 impl MetaGraph {
@@ -67,6 +68,7 @@ impl MetaGraph {
     /// `[ε, 1 − ε]`.
     ///
     /// Where operators are searched, each node begins with all of them alike; the deal merely says which to take of equally likely ones.
+    /// What the space leaves open besides begins with all values alike.
     ///
     /// # Errors
     /// [`MetaGraphError`] if the space or the configuration is not usable.
@@ -92,6 +94,7 @@ impl MetaGraph {
             config,
             n_rounds: 0,
             stages: space.stages.iter().map(|stage| stage.nodes).enumerate().map(stage).collect(),
+            layout: LayoutWeights::prior(space),
         })
     }
 
@@ -155,7 +158,12 @@ impl MetaGraph {
         for (stage, (meta, kept)) in self.stages.iter().zip(child.stages()).enumerate() {
             meta.check_ops(stage, kept)?;
         }
-        Ok(())
+        if self.allows(child.layout()) { Ok(()) } else { Err(self.foreign_layout(child.layout())) }
+    }
+
+    fn foreign_layout(&self, layout: &Layout) -> MetaGraphError {
+        let values = self.layout.iter().map(|dimension| dimension.weights().len()).collect();
+        MetaGraphError::Layout { values, got: layout.0.clone() }
     }
 }
 
@@ -241,6 +249,14 @@ pub enum MetaGraphError {
         /// The operator.
         op: CellOp,
     },
+    /// A child with a layout of another space.
+    #[error("the child has layout {got:?}, the meta-graph's dimensions have {values:?} values")]
+    Layout {
+        /// Number of values of each dimension of the meta-graph.
+        values: Vec<usize>,
+        /// Choices of the child.
+        got: Vec<u8>,
+    },
     /// A cell that cannot be built.
     #[error(transparent)]
     Cell(#[from] CellError),
@@ -254,14 +270,15 @@ pub(crate) mod tests {
     /// One stage per entry of `nodes`, two operators.
     pub(crate) fn space(nodes: &[usize]) -> Space {
         let output = CellOutput { project: Some(8), residual: false, linear_leaves: false, activation: false };
-        let stage =
-            |&nodes: &usize| StageSpace { nodes, channels: 4, repeats: 1, downsample: Downsample::None, output };
+        let stage = |&nodes: &usize| StageSpace::new(nodes, 4, Downsample::None, output);
         Space {
             name: "test".into(),
             activation: Activation::Relu,
             max_in_degree: 4,
             operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
             node_operators: Default::default(),
+            image_sizes: Vec::new(),
+            channel_multiple: 1,
             stem: Vec::new(),
             stages: nodes.iter().map(stage).collect(),
             head: Head::default(),

@@ -11,7 +11,8 @@ impl MetaGraph {
     /// For edge `e = (i, j)` let `A` be the children in which `i` is live, `U = Σ_A u_k`, `ĝ = Σ_A u_k·g_k / U`: then
     /// `w ← clip((1 − η·U)·w + η·U·ĝ, ε, 1 − ε)`, which is `w + η·Σ_A u_k·(g_k − w)` before the clip. An edge whose source is dead in all
     /// children (of weight above 0) stays as it is. Operators are taught by the same rule: for node `v`, `U` the weight of the children in
-    /// which `v` is live and `ĝ` the share of each operator among them, `w ← (1 − η·U)·w + η·U·ĝ`, then clipped as [`OpWeights`] says.
+    /// which `v` is live and `ĝ` the share of each operator among them, `w ← (1 − η·U)·w + η·U·ĝ`, then clipped as [`OpWeights`] says. So are
+    /// layouts, of which every child has one: `U` is the weight of all children.
     /// Weights of children are `softmax(β·S)`, see [`temper`](crate::temper).
     ///
     /// # Errors
@@ -32,6 +33,7 @@ impl MetaGraph {
             largest = largest.max(propagate_stage(stage, &kept, self.config.eta, self.config.epsilon));
             largest = largest.max(propagate_ops(stage, &kept, self.config.eta, self.config.epsilon));
         }
+        largest = largest.max(self.propagate_layout(&children, self.config.eta));
         self.n_rounds += 1;
         Ok(largest)
     }

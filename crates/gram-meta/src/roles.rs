@@ -82,6 +82,9 @@ impl MetaGraph {
             }
             largest = largest.max(largest_change(&before, stage));
         }
+        if credit.own > 0.0 {
+            largest = largest.max(self.propagate_layout(&children, credit.own * eta));
+        }
         self.n_rounds += 1;
         Ok(largest)
     }

@@ -18,7 +18,7 @@ impl MetaGraph {
     /// Feasible: each stage has two or more live operator nodes, no live node has more in-edges from live nodes than the space's maximum,
     /// and `accept` (limits on exact costs, say) holds. The restriction is by rejection, which is exact: stages are independent under the
     /// prior and the structural rules are about one stage's edges each, so those are rejected stage by stage, before operators are drawn
-    /// for its live nodes where they are searched; `accept` rejects whole children.
+    /// for its live nodes where they are searched; `accept` rejects whole children, layouts included.
     ///
     /// # Errors
     /// [`SampleError`] where the feasible set is so rare under the prior that the bounded number of tries does not meet it.
@@ -47,7 +47,7 @@ impl MetaGraph {
             Ok(draw_ops(meta, kept, rng))
         };
         let stages = self.stages.iter().enumerate().map(stage).collect::<Result<_, _>>()?;
-        Ok(Child::new(stages))
+        Ok(Child::new(stages).with_layout(self.draw_layout(rng)))
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Tilted {
 
 impl MetaGraph {
     /// The prior with weights `(1 − share)·w + share·g`, where `g` is 1 for the edges that `child` keeps and 0 for all others; likewise for
-    /// the operators of its live nodes, where those are searched.
+    /// the operators of its live nodes, where those are searched, and for its layout.
     ///
     /// With a `share` of 1 (larger ones count as 1) every draw is `child` itself, with 0 the prior is this meta-graph's own.
     ///
@@ -36,6 +36,9 @@ impl MetaGraph {
             if let Some(op_weights) = &mut stage.op_weights {
                 op_weights.tilt(kept, share);
             }
+        }
+        for (dimension, &choice) in meta.layout.iter_mut().zip(&child.layout().0) {
+            dimension.tilt(choice, share);
         }
         Ok(Tilted { meta })
     }

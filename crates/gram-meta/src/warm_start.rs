@@ -7,7 +7,7 @@ use gram_ir::{CellNodeId, CellOp};
 use crate::converge::live_probabilities;
 use crate::meta_graph::prior_weight;
 use crate::op_weights::raise_to_floor;
-use crate::{MetaConfig, MetaGraph, MetaStage};
+use crate::{LayoutWeights, MetaConfig, MetaGraph, MetaStage};
 
 /// Share of the evidence, in logits, that is taken over by default (ALGORITHMS F3).
 pub const WARM_START_RHO: f64 = 0.5;
@@ -19,7 +19,7 @@ impl MetaGraph {
     /// a stage of the same nodes and operators the evidence is taken edge by edge. With other nodes or another deal it is shared by roles:
     /// every edge from an operator to an operator (or from the input to an operator) gets the mean evidence of the source's edges between
     /// the same two, each counted by how likely its source was live; pairs that the source does not have stay as they are. Searched
-    /// operators get theirs node by node, or the mean over nodes.
+    /// operators get theirs node by node, or the mean over nodes. Dimensions of the layout get it where the source has the same values.
     ///
     /// Against bad sources: ρ below 1 takes over a part; no weight leaves `[ε, 1 − ε]`; and where the in-edges of a node would be expected to
     /// be more than half of the largest in-degree (or than this meta-graph expects, if that is more), they are scaled back to that, so that
@@ -44,6 +44,11 @@ impl MetaGraph {
             warm_edges(stage, from, &source.config, rho, epsilon);
             warm_ops(stage, from, rho, epsilon);
             stage.bound_in_degrees(cold.weights.values(), self.max_in_degree, epsilon);
+        }
+        for dimension in &mut warm.layout {
+            if let Some(same) = source.layout.iter().find(|other| other.dimension() == dimension.dimension()) {
+                warm_layout(dimension, same, rho, epsilon);
+            }
         }
         Ok(warm)
     }
@@ -127,6 +132,17 @@ fn warm_ops(stage: &mut MetaStage, source: &MetaStage, rho: f64, epsilon: f64) {
         raise_to_floor(weights, epsilon);
     }
     own.keep_likeliest(&mut stage.ops);
+}
+
+/// Adds the evidence about one dimension of the layout.
+fn warm_layout(own: &mut LayoutWeights, source: &LayoutWeights, rho: f64, epsilon: f64) {
+    let n = own.weights.len() as f64;
+    for (weight, other) in own.weights.iter_mut().zip(source.weights()) {
+        *weight *= (other * n).powf(rho);
+    }
+    let total: f64 = own.weights.iter().sum();
+    own.weights.iter_mut().for_each(|weight| *weight /= total);
+    raise_to_floor(&mut own.weights, epsilon);
 }
 
 fn logit(p: f64) -> f64 {

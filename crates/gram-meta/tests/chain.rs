@@ -14,13 +14,15 @@ const STEPS: usize = 200_000;
 
 fn space(n_nodes: usize, max_in_degree: usize, node_operators: NodeOperators) -> Space {
     let output = CellOutput { project: Some(8), residual: false, linear_leaves: false, activation: false };
-    let stage = StageSpace { nodes: n_nodes, channels: 4, repeats: 1, downsample: Downsample::None, output };
+    let stage = StageSpace::new(n_nodes, 4, Downsample::None, output);
     Space {
         name: "test".into(),
         activation: Activation::Relu,
         max_in_degree,
         operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
         node_operators,
+        image_sizes: Vec::new(),
+        channel_multiple: 1,
         stem: Vec::new(),
         stages: vec![stage],
         head: Head::default(),

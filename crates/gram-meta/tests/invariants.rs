@@ -10,13 +10,15 @@ use rand_chacha::ChaCha8Rng;
 
 fn space(nodes: &[usize], max_in_degree: usize) -> Space {
     let output = CellOutput { project: Some(8), residual: false, linear_leaves: false, activation: false };
-    let stage = |&nodes: &usize| StageSpace { nodes, channels: 4, repeats: 1, downsample: Downsample::None, output };
+    let stage = |&nodes: &usize| StageSpace::new(nodes, 4, Downsample::None, output);
     Space {
         name: "test".into(),
         activation: Activation::Relu,
         max_in_degree,
         operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
         node_operators: Default::default(),
+        image_sizes: Vec::new(),
+        channel_multiple: 1,
         stem: Vec::new(),
         stages: nodes.iter().map(stage).collect(),
         head: Head::default(),

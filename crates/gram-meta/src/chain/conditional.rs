@@ -70,6 +70,7 @@ fn prior(target: &Target<'_>, site: Site, law: &mut Vec<f64>) {
         Site::Op { stage, node } => {
             law.extend_from_slice(of_node(target, stage, node));
         }
+        Site::Layout { dimension } => law.extend_from_slice(target.meta.layout[dimension].weights()),
     }
 }
 

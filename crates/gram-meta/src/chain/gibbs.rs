@@ -20,10 +20,11 @@ use crate::sample::draw_index;
 /// # use gram_meta::{Child, ChainState, GibbsChain, MetaConfig, MetaGraph, Target};
 /// # use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 /// # let output = CellOutput { project: Some(8), residual: false, linear_leaves: false, activation: false };
-/// # let stage = StageSpace { nodes: 6, channels: 8, repeats: 1, downsample: Downsample::None, output };
+/// # let stage = StageSpace::new(6, 8, Downsample::None, output);
 /// # let space = Space {
 /// #     name: "tiny".into(), activation: Activation::Relu, max_in_degree: 4, operators: vec![CellOp::Conv1x1],
-/// #     node_operators: Default::default(), stem: vec![], stages: vec![stage], head: Head::default(),
+/// #     node_operators: Default::default(), image_sizes: vec![], channel_multiple: 1, stem: vec![], stages: vec![stage],
+/// #     head: Head::default(),
 /// # };
 /// let meta = MetaGraph::new(&space, MetaConfig::default(), 7)?;
 /// let target = Target::new(&meta, 20.0, &|_| true)?;

@@ -23,6 +23,11 @@ pub enum Site {
         /// The operator node.
         node: CellNodeId,
     },
+    /// Which value a dimension of the layout has.
+    Layout {
+        /// Index of the dimension, from 0.
+        dimension: usize,
+    },
 }
 
 /// Up to so many sites a delayed-acceptance step makes two moves per site.
@@ -32,12 +37,13 @@ const FEW_SITES: usize = 60;
 const MANY_MOVES: usize = 128;
 
 impl MetaGraph {
-    /// Number of coordinates of a chain's state: all pairs of all stages, and all operator nodes where operators are searched.
+    /// Number of coordinates of a chain's state: all pairs of all stages, all operator nodes where operators are searched, and all
+    /// dimensions of the layout.
     pub fn n_sites(&self) -> usize {
-        self.stages.iter().map(|stage| stage.weights.len() + n_op_sites(stage)).sum()
+        self.stages.iter().map(|stage| stage.weights.len() + n_op_sites(stage)).sum::<usize>() + self.layout.len()
     }
 
-    /// The coordinate with that number: stage by stage, edges before operators; none if there are not so many.
+    /// The coordinate with that number: stage by stage, edges before operators, then the layout; none if there are not so many.
     pub fn site(&self, mut index: usize) -> Option<Site> {
         for (stage, meta) in self.stages.iter().enumerate() {
             let n_edges = meta.weights.len();
@@ -51,7 +57,7 @@ impl MetaGraph {
             }
             index -= n_op_sites(meta);
         }
-        None
+        (index < self.layout.len()).then_some(Site::Layout { dimension: index })
     }
 
     /// How many moves against the surrogate one step of [`DelayedChain`](crate::DelayedChain) makes by default: `2·E` up to `E = 60`

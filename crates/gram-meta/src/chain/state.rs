@@ -56,13 +56,15 @@ impl ChainState {
         &self.child
     }
 
-    /// Which option the site has: for an edge 1 where it is there, else 0; for an operator its place on the menu.
+    /// Which option the site has: for an edge 1 where it is there, else 0; for an operator its place on the menu; for a dimension of the layout
+    /// the place of its value.
     pub(super) fn option(&self, site: Site) -> usize {
         match site {
             Site::Edge { stage, from, to } => {
                 usize::from(self.stages[stage].sources[to.index()] >> from.index() & 1 == 1)
             }
             Site::Op { stage, node } => self.stages[stage].ops[node.index()],
+            Site::Layout { dimension } => usize::from(self.child.layout().0[dimension]),
         }
     }
 
@@ -71,6 +73,7 @@ impl ChainState {
         match site {
             Site::Edge { stage, from, .. } => self.child.stages()[stage].is_live(from),
             Site::Op { stage, node } => self.child.stages()[stage].is_live(node),
+            Site::Layout { .. } => true,
         }
     }
 
@@ -89,6 +92,7 @@ impl ChainState {
                 self.stages[stage].ops[node.index()] = option;
                 self.follow(meta, stage, node);
             }
+            Site::Layout { dimension } => self.child.choose(dimension, option as u8),
         }
     }
 

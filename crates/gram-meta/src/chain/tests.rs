@@ -2,9 +2,10 @@
 
 use super::conditional::Conditional;
 use super::*;
+use crate::MetaConfig;
 use crate::StageEdges;
-use crate::meta_graph::tests::{meta, searched};
-use gram_ir::CellNodeId;
+use crate::meta_graph::tests::{meta, searched, space};
+use gram_ir::{CellNodeId, Layout};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ fn prior_probability(meta: &MetaGraph, options: &[usize]) -> f64 {
             if option == 1 { w } else { 1.0 - w }
         }
         Site::Op { stage, node } => meta.stages[stage].op_weights.as_ref().unwrap().of(node).unwrap()[option],
+        Site::Layout { dimension } => meta.layout[dimension].weights[option],
     };
     options.iter().enumerate().map(factor).product()
 }
@@ -97,6 +99,10 @@ fn with_random_weights(mut meta: MetaGraph, rng: &mut ChaCha8Rng) -> MetaGraph {
             weights[1] = 1.0 - weights[0];
         }
     }
+    for dimension in &mut meta.layout {
+        dimension.weights[0] = rng.random_range(0.02..0.98);
+        dimension.weights[1] = 1.0 - dimension.weights[0];
+    }
     meta
 }
 
@@ -157,17 +163,33 @@ fn plain_child(meta: &MetaGraph, options: &[usize]) -> Child {
         _ => None,
     });
     let kept = StageEdges::new(meta.stages[0].n_nodes(), edges);
-    let Some(weights) = &meta.stages[0].op_weights else { return Child::new(vec![kept]) };
+    let choices = sites().filter(|(site, _)| matches!(site, Site::Layout { .. })).map(|(_, option)| option as u8);
+    let layout = Layout(choices.collect());
+    let Some(weights) = &meta.stages[0].op_weights else { return Child::new(vec![kept]).with_layout(layout) };
     let op = |id: CellNodeId| {
         let option = sites().find_map(|(site, option)| (site == Site::Op { stage: 0, node: id }).then_some(option));
         weights.menu()[option.unwrap()]
     };
-    Child::new(vec![kept.with_ops(op)])
+    Child::new(vec![kept.with_ops(op)]).with_layout(layout)
+}
+
+/// Two widths and two depths beside the wiring.
+fn open() -> MetaGraph {
+    let mut space = space(&[4]);
+    space.stages[0].widths = vec![4, 8];
+    space.stages[0].depths = vec![1, 2];
+    MetaGraph::new(&space, MetaConfig::default(), 1).unwrap()
+}
+
+#[test]
+fn layouts_are_in_detailed_balance() {
+    check_balance(open(), 20.0, &|_| true);
+    check_balance(open(), 5.0, &|child| child.layout().0 != [1, 1]);
 }
 
 #[test]
 fn the_child_follows_every_move() {
-    for meta in [meta(&[4]), searched(&[4])] {
+    for meta in [meta(&[4]), searched(&[4]), open()] {
         for (options, state) in points(&meta) {
             assert_eq!(*state.child(), plain_child(&meta, &options));
         }

@@ -7,13 +7,15 @@ use proptest::prelude::*;
 /// One stage with `conv1x1` and `sep3x3`, at its prior.
 pub(crate) fn fresh(n_nodes: usize, node_operators: NodeOperators, seed: u64) -> MetaGraph {
     let output = CellOutput { project: Some(8), residual: false, linear_leaves: false, activation: false };
-    let stage = StageSpace { nodes: n_nodes, channels: 4, repeats: 1, downsample: Downsample::None, output };
+    let stage = StageSpace::new(n_nodes, 4, Downsample::None, output);
     let space = Space {
         name: "test".into(),
         activation: Activation::Relu,
         max_in_degree: 4,
         operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
         node_operators,
+        image_sizes: Vec::new(),
+        channel_multiple: 1,
         stem: Vec::new(),
         stages: vec![stage],
         head: Head::default(),
