@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Shape, Space, StemLayer};
+use crate::{Architecture, Cell, Shape, Space, StageSpace, StemLayer};
 
 /// One choice that every child of a space makes, besides those of its cells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +60,64 @@ impl Layout {
     }
 }
 
+/// One child of a space: what it chose of everything that the space leaves open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blueprint {
+    /// Widths, repeats, image size.
+    pub layout: Layout,
+    /// One cell per stage, in order.
+    pub cells: Vec<Cell>,
+}
+
+impl From<Vec<Cell>> for Blueprint {
+    /// Of a space that leaves nothing open but its cells.
+    fn from(cells: Vec<Cell>) -> Self {
+        Self { layout: Layout::default(), cells }
+    }
+}
+
 impl Space {
+    /// The architecture of a child, for images that have shape `input` before they are resized.
+    ///
+    /// # Panics
+    /// If there are not as many cells as stages; that is a bug of the caller.
+    pub fn build(&self, input: Shape, num_classes: usize, blueprint: &Blueprint) -> Architecture {
+        if blueprint.layout.is_empty() {
+            return self.assemble(input, num_classes, &blueprint.cells);
+        }
+        self.fixed(&blueprint.layout).assemble(input, num_classes, &blueprint.cells)
+    }
+
+    /// Every combination of what a stage leaves open, each with its choices in the order of [`Space::dimensions`] and the stage that they
+    /// give; a single one without choices where the stage leaves nothing open.
+    pub fn stage_options(&self, stage: usize) -> Vec<(Vec<u8>, StageSpace)> {
+        let dimensions = self.dimensions();
+        let is_own = |what: &Quantity| match *what {
+            Quantity::ImageSize => false,
+            Quantity::Width { stage: of } | Quantity::OutputWidth { stage: of } | Quantity::Repeats { stage: of } => {
+                of == stage
+            }
+        };
+        let mut layouts = vec![Layout(vec![0; dimensions.len()])];
+        let own: Vec<usize> = (0..dimensions.len()).filter(|&index| is_own(&dimensions[index].what)).collect();
+        for &index in &own {
+            let with = |layout: &Layout| {
+                let layout = layout.clone();
+                (0..dimensions[index].values.len()).map(move |choice| {
+                    let mut chosen = layout.clone();
+                    chosen.0[index] = choice as u8;
+                    chosen
+                })
+            };
+            layouts = layouts.iter().flat_map(with).collect();
+        }
+        let option = |layout: Layout| {
+            let choices = own.iter().map(|&index| layout.0[index]).collect();
+            (choices, self.fixed(&layout).stages.swap_remove(stage))
+        };
+        layouts.into_iter().map(option).collect()
+    }
+
     /// Everything that children choose besides their cells, in a fixed order: the image's size, then stage by stage width, output width,
     /// repeats. Menus of a single value are no choice.
     pub fn dimensions(&self) -> Vec<Dimension> {
@@ -187,6 +244,19 @@ mod tests {
             space.describe(&layout),
             "image size 8, stage 0: width 10, stage 0: repeats 2, stage 1: output width 12"
         );
+    }
+
+    #[test]
+    fn a_stage_has_every_combination_of_its_menus_once() {
+        let options = open().stage_options(0);
+        let found: Vec<(Vec<u8>, usize, usize)> =
+            options.into_iter().map(|(choices, stage)| (choices, stage.channels, stage.repeats)).collect();
+        let expected = [(4, 1), (4, 2), (6, 1), (6, 2), (10, 1), (10, 2)];
+        let choices = [[0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [2, 1]];
+        let expected: Vec<_> =
+            choices.iter().zip(expected).map(|(c, (width, depth))| (c.to_vec(), width, depth)).collect();
+        assert_eq!(found, expected);
+        assert_eq!(space_preset("swiftnet-vww").unwrap().stage_options(1).len(), 1);
     }
 
     #[test]

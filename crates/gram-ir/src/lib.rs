@@ -43,7 +43,7 @@ pub use cost::{Cost, Limits, NodeCost};
 pub use design::{Design, DesignError, RetargetError};
 pub use edge_map::{EdgeMap, NotTriangular};
 pub use json::{FORMAT_VERSION, JsonError};
-pub use layout::{Dimension, Layout, Quantity};
+pub use layout::{Blueprint, Dimension, Layout, Quantity};
 pub use lower::LowerError;
 pub use memory_model::{Concat, Dtype, MemoryModel, Separable, UnknownWord};
 pub use network::{MAX_NODES, Network, NetworkError, Node, NodeId, TensorRole, TensorSpec};

@@ -126,6 +126,9 @@ const IMAGE_SIZES: RangeInclusive<usize> = 1..=4096;
 /// Largest number of values of one menu.
 const MAX_MENU: usize = 64;
 
+/// Largest number of combinations of one stage's menus.
+const MAX_OPTIONS: usize = 1024;
+
 /// Whether a menu is short, without repeats and in range; an empty one is none, which is all right.
 fn is_menu(values: &[usize], range: &RangeInclusive<usize>) -> bool {
     let distinct: BTreeSet<&usize> = values.iter().collect();
@@ -178,6 +181,11 @@ impl Space {
             for (name, menu, range) in menus {
                 rule(is_menu(menu, &range), menu_rule(&format!("stages[{i}].{name}"), &range));
             }
+            let n_options = stage.widths.len().max(1) * stage.output_widths.len().max(1) * stage.depths.len().max(1);
+            rule(
+                n_options <= MAX_OPTIONS,
+                format!("stages[{i}]: its menus have {n_options} combinations, more than {MAX_OPTIONS}"),
+            );
             let rounded = |menu: &[usize]| {
                 menu.iter()
                     .map(|n| n.next_multiple_of(self.channel_multiple.clamp(1, 256)))

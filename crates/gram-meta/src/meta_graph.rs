@@ -1,6 +1,8 @@
 //! The meta-graph: dealt operators and edge weights of every stage.
 
-use gram_ir::{Cell, CellError, CellNodeId, CellOp, EdgeMap, Layout, MIN_LIVE_NODES, NodeOperators, Space, SpaceError};
+use gram_ir::{
+    Blueprint, Cell, CellError, CellNodeId, CellOp, EdgeMap, Layout, MIN_LIVE_NODES, NodeOperators, Space, SpaceError,
+};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -138,6 +140,14 @@ impl MetaGraph {
     pub fn cells(&self, child: &Child) -> Result<Vec<Cell>, MetaGraphError> {
         self.check_child(child)?;
         self.stages.iter().zip(child.stages()).map(|(meta, kept)| cell(meta, kept)).collect()
+    }
+
+    /// Layout and cells of a child; see [`MetaGraph::cells`].
+    ///
+    /// # Errors
+    /// [`MetaGraphError::Foreign`] if the child is not of this meta-graph.
+    pub fn blueprint(&self, child: &Child) -> Result<Blueprint, MetaGraphError> {
+        Ok(Blueprint { layout: child.layout().clone(), cells: self.cells(child)? })
     }
 
     /// Whether each stage has two or more live operator nodes and no in-degree above the maximum.

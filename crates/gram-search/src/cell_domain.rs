@@ -1,9 +1,11 @@
-//! A study's children as a search domain: one decision per candidate edge, and one per node where operators are searched.
+//! A study's children as a search domain: one decision per candidate edge, one per node where operators are searched, and one per
+//! dimension of the layout.
 
-use gram_ir::{CellNodeId, Limits, LowerError, MIN_LIVE_NODES, Shape, Space, SpaceCosts};
-use gram_meta::{Child, MetaGraph, MetaStage, StageEdges};
+use gram_ir::{CellNodeId, Layout, Limits, LowerError, MIN_LIVE_NODES, Shape, Space};
+use gram_meta::{Child, LayoutWeights, MetaGraph, MetaStage, StageEdges};
 use rand_chacha::ChaCha8Rng;
 
+use crate::cell_costs::CellCosts;
 use crate::domain::{ClassKey, Decision, Domain, FunctionGraph, Histogram, Point};
 use crate::strategy::Tilt;
 use crate::{Gate, LatencyLimit};
@@ -12,6 +14,8 @@ use crate::{Gate, LatencyLimit};
 const INPUT_LABEL: u32 = 0;
 /// Labels of a stage's operators begin at this multiple of its number.
 const STAGE_LABELS: u32 = 256;
+/// Names of layouts in histograms; far from those of graphs, which are hashes.
+const LAYOUT_NAMES: u64 = 1 << 32;
 
 /// Children of a meta-graph within hard limits.
 ///
@@ -30,7 +34,7 @@ pub struct CellDomain {
     num_classes: usize,
     limits: Limits,
     latency: Option<LatencyLimit>,
-    costs: SpaceCosts,
+    costs: CellCosts,
     decisions: Vec<Decision>,
     /// Whether a decision is one about an edge.
     is_edge: Vec<bool>,
@@ -42,7 +46,7 @@ impl CellDomain {
     /// # Errors
     /// [`LowerError`] if not even the space's smallest networks can be lowered.
     pub fn new(meta: MetaGraph, tilt: Option<Tilt>, gate: &Gate<'_>) -> Result<Self, LowerError> {
-        let costs = SpaceCosts::new(gate.space, gate.input, gate.num_classes)?;
+        let costs = CellCosts::new(gate.space, gate.input, gate.num_classes)?;
         let (mut decisions, mut is_edge) = (Vec::new(), Vec::new());
         for (index, stage) in meta.stages().iter().enumerate() {
             let edge = |(from, to, _): (CellNodeId, CellNodeId, &f64)| {
@@ -56,6 +60,11 @@ impl CellDomain {
                 is_edge.resize(decisions.len(), false);
             }
         }
+        for dimension in meta.layout() {
+            let n_values = u8::try_from(dimension.weights().len()).unwrap_or(u8::MAX);
+            decisions.push(Decision::new(dimension.dimension().what.to_string(), n_values));
+        }
+        is_edge.resize(decisions.len(), false);
         let (space, limits, latency) = (gate.space.clone(), *gate.limits, gate.latency.cloned());
         let (input, num_classes) = (gate.input, gate.num_classes);
         Ok(Self { meta, tilt, space, input, num_classes, limits, latency, costs, decisions, is_edge })
@@ -81,7 +90,8 @@ impl CellDomain {
                 }
             }
         };
-        Child::new(self.meta.stages().iter().map(stage).collect())
+        let stages = self.meta.stages().iter().map(stage).collect();
+        Child::new(stages).with_layout(Layout(values.to_vec()))
     }
 
     /// A point of a child. Operators of dead nodes are the menu's first.
@@ -97,6 +107,7 @@ impl CellDomain {
                 values.extend((1..stage.n_nodes()).map(place));
             }
         }
+        values.extend(&child.layout().0);
         Point::from(values)
     }
 
@@ -116,7 +127,7 @@ impl CellDomain {
     }
 
     fn keeps_limits(&self, child: &Child) -> bool {
-        self.meta.cost(&self.costs, child).is_some_and(|cost| self.limits.allow(&cost))
+        self.costs.of(&self.meta, child).is_some_and(|cost| self.limits.allow(&cost))
             && self.keeps_network_limits(child)
     }
 
@@ -125,7 +136,26 @@ impl CellDomain {
         let Self { space, input, num_classes, limits, latency, .. } = self;
         let gate = Gate { space, input: *input, num_classes: *num_classes, limits, latency: latency.as_ref() };
         (limits.max_peak_bytes.is_none() && latency.is_none())
-            || self.meta.cells(child).is_ok_and(|cells| gate.check(&cells).is_ok())
+            || self.meta.blueprint(child).is_ok_and(|blueprint| gate.check(&blueprint).is_ok())
+    }
+}
+
+impl CellDomain {
+    /// A layout as counts: for every dimension one name for each step that its value stands above the smallest one, so that near values have
+    /// much in common; each as heavy as the operators that it changes.
+    fn thermometers(&self, child: &Child) -> impl Iterator<Item = (u64, f64)> {
+        let n_operators: usize = child.stages().iter().map(StageEdges::n_live_operators).sum();
+        let steps = |(index, (dimension, &choice)): (usize, (&LayoutWeights, &u8))| {
+            let values = &dimension.dimension().values;
+            let own = values.get(usize::from(choice)).copied().unwrap_or(0);
+            let below: Vec<usize> = values.iter().copied().filter(|&value| value < own).collect();
+            let weight = n_operators as f64 / (values.len() * self.meta.stages().len()) as f64;
+            below
+                .into_iter()
+                .map(move |value| (LAYOUT_NAMES * (index as u64 + 1) + value as u64, weight))
+                .collect::<Vec<_>>()
+        };
+        self.meta.layout().iter().zip(&child.layout().0).enumerate().flat_map(steps).collect::<Vec<_>>().into_iter()
     }
 }
 
@@ -148,8 +178,8 @@ impl Domain for CellDomain {
     }
 
     fn class_of(&self, point: &Point) -> ClassKey {
-        let cells = self.meta.cells(&self.child(point)).expect("invariant: a point's child is of this meta-graph");
-        ClassKey::of_bytes(self.space.assemble(self.input, self.num_classes, &cells).canonical_key().as_bytes())
+        let child = self.meta.blueprint(&self.child(point)).expect("invariant: a point's child is of this meta-graph");
+        ClassKey::of_bytes(self.space.build(self.input, self.num_classes, &child).canonical_key().as_bytes())
     }
 
     fn histogram(&self, point: &Point) -> Histogram {
@@ -175,7 +205,8 @@ impl Domain for CellDomain {
             labels.push(STAGE_LABELS * (index as u32 + 2) - 1);
             edges.extend((1..stage.n_nodes()).filter(|&node| is_leaf[node]).map(|node| (place[node], output)));
         }
-        FunctionGraph::new(labels, &edges).expect("invariant: edges lead upwards").histogram()
+        let graph = FunctionGraph::new(labels, &edges).expect("invariant: edges lead upwards").histogram();
+        graph.counts().iter().copied().chain(self.thermometers(&child)).collect()
     }
 
     fn removal(&self, decision: usize) -> Option<u8> {

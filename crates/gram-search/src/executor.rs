@@ -172,13 +172,15 @@ mod tests {
 
     fn candidate() -> Candidate {
         let output = CellOutput { project: None, residual: false, linear_leaves: false, activation: false };
-        let stage = StageSpace { nodes: 3, channels: 2, repeats: 1, downsample: Downsample::None, output };
+        let stage = StageSpace::new(3, 2, Downsample::None, output);
         let space = Space {
             name: "test".into(),
             activation: Activation::Relu,
             max_in_degree: 4,
             operators: vec![CellOp::Conv1x1],
             node_operators: Default::default(),
+            image_sizes: Vec::new(),
+            channel_multiple: 1,
             stem: Vec::new(),
             stages: vec![stage],
             head: Head::default(),

@@ -1,6 +1,8 @@
 //! What a proposal must pass before anything is evaluated: it lowers, and keeps the hard limits.
 
-use gram_ir::{Architecture, CanonicalKey, Cell, CellNodeId, Cost, Limits, LowerError, Network, Shape, Space, grouped};
+use gram_ir::{
+    Architecture, Blueprint, CanonicalKey, Cell, CellNodeId, Cost, Limits, LowerError, Network, Shape, Space, grouped,
+};
 use gram_memory::keeps_peak_limit;
 
 use crate::LatencyLimit;
@@ -8,8 +10,8 @@ use crate::LatencyLimit;
 /// A proposal that may be evaluated.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// The cells as they were proposed, one per stage, in the strategy's own numbering.
-    pub cells: Vec<Cell>,
+    /// Layout and cells as they were proposed, in the strategy's own numbering.
+    pub blueprint: Blueprint,
     /// The architecture with every cell in canonical form: the same for every numbering of the graph.
     pub architecture: Architecture,
     /// The architecture lowered.
@@ -26,7 +28,7 @@ pub type EdgeList = Vec<(CellNodeId, CellNodeId)>;
 impl Candidate {
     /// The proposed edges of each stage.
     pub(crate) fn edges(&self) -> Vec<EdgeList> {
-        self.cells.iter().map(|cell| cell.edges().into_iter().collect()).collect()
+        self.blueprint.cells.iter().map(|cell| cell.edges().into_iter().collect()).collect()
     }
 }
 
@@ -59,7 +61,7 @@ pub enum Refusal {
     Lower(#[from] LowerError),
 }
 
-/// Space, input, classes and limits of a study: turns cells into candidates, or refuses them.
+/// Space, input, classes and limits of a study: turns blueprints into candidates, or refuses them.
 #[derive(Clone, Copy, Debug)]
 pub struct Gate<'a> {
     /// The search space.
@@ -75,26 +77,26 @@ pub struct Gate<'a> {
 }
 
 impl Gate<'_> {
-    /// Exact costs of the architecture with these cells.
+    /// Exact costs of an architecture.
     ///
     /// # Errors
     /// [`LowerError`] where it cannot be lowered.
-    pub fn cost(&self, cells: &[Cell]) -> Result<Cost, LowerError> {
-        Ok(self.space.assemble(self.input, self.num_classes, cells).lower()?.cost())
+    pub fn cost(&self, blueprint: &Blueprint) -> Result<Cost, LowerError> {
+        Ok(self.space.build(self.input, self.num_classes, blueprint).lower()?.cost())
     }
 
-    /// Whether an architecture with these cells may be evaluated.
+    /// Whether an architecture may be evaluated.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn check(&self, cells: &[Cell]) -> Result<Cost, Refusal> {
-        let cost = self.cost(cells)?;
+    pub fn check(&self, blueprint: &Blueprint) -> Result<Cost, Refusal> {
+        let cost = self.cost(blueprint)?;
         if !self.limits.allow(&cost) {
             return Err(Refusal::Limits { cost });
         }
         if self.limits.max_peak_bytes.is_some() || self.latency.is_some() {
             // On what would be trained: where a search for an order is given up, and what fuses, may depend on the numbering.
-            self.check_network(&self.canonical(cells).lower()?)?;
+            self.check_network(&self.canonical(blueprint).lower()?)?;
         }
         Ok(cost)
     }
@@ -115,21 +117,22 @@ impl Gate<'_> {
     }
 
     /// The architecture with every cell in canonical form.
-    fn canonical(&self, cells: &[Cell]) -> Architecture {
-        let canonical: Vec<Cell> = cells.iter().map(Cell::canonical_form).collect();
-        self.space.assemble(self.input, self.num_classes, &canonical)
+    fn canonical(&self, blueprint: &Blueprint) -> Architecture {
+        let cells = blueprint.cells.iter().map(Cell::canonical_form).collect();
+        self.space.build(self.input, self.num_classes, &Blueprint { layout: blueprint.layout.clone(), cells })
     }
 
-    /// The candidate with these cells, one per stage.
+    /// The candidate of a blueprint.
     ///
     /// # Errors
     /// [`Refusal`] if it cannot be lowered or breaks a limit.
-    pub fn admit(&self, cells: Vec<Cell>) -> Result<Candidate, Refusal> {
-        let proposed = self.cost(&cells)?;
+    pub fn admit(&self, blueprint: impl Into<Blueprint>) -> Result<Candidate, Refusal> {
+        let blueprint = blueprint.into();
+        let proposed = self.cost(&blueprint)?;
         if !self.limits.allow(&proposed) {
             return Err(Refusal::Limits { cost: proposed });
         }
-        let architecture = self.canonical(&cells);
+        let architecture = self.canonical(&blueprint);
         let network = architecture.lower()?;
         let cost = network.cost();
         let graph = architecture.canonical_key();
@@ -138,6 +141,6 @@ impl Gate<'_> {
             return Err(Refusal::Limits { cost });
         }
         self.check_network(&network)?;
-        Ok(Candidate { cells, architecture, network, cost, graph })
+        Ok(Candidate { blueprint, architecture, network, cost, graph })
     }
 }

@@ -26,13 +26,15 @@
 //! }
 //!
 //! let output = CellOutput { project: Some(8), residual: false, linear_leaves: false, activation: false };
-//! let stage = StageSpace { nodes: 6, channels: 8, repeats: 1, downsample: Downsample::None, output };
+//! let stage = StageSpace::new(6, 8, Downsample::None, output);
 //! let space = Space {
 //!     name: "tiny".into(),
 //!     activation: Activation::Relu,
 //!     max_in_degree: 4,
 //!     operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
 //!     node_operators: Default::default(),
+//!     image_sizes: vec![],
+//!     channel_multiple: 1,
 //!     stem: vec![],
 //!     stages: vec![stage],
 //!     head: Head::default(),
@@ -67,6 +69,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cell_costs;
 mod cell_domain;
 mod config;
 pub mod domain;

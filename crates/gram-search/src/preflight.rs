@@ -7,7 +7,7 @@ mod size;
 
 use std::collections::BTreeSet;
 
-use gram_ir::{Cell, Cost, Limits, LowerError, Macs, Network, NodeOperators, Params, Shape, Space, grouped};
+use gram_ir::{Blueprint, Cost, Limits, LowerError, Macs, Network, NodeOperators, Params, Shape, Space, grouped};
 use gram_meta::{MetaConfig, MetaGraph, MetaGraphError, SampleError};
 use serde::Serialize;
 
@@ -30,7 +30,7 @@ pub struct Preflight {
     pub peak_bytes: PeakRange,
     /// How many children each stage has.
     pub stages: Vec<StageSize>,
-    /// log10 of the number of children: distinct sets of edges from live nodes that are feasible, limits not considered. Isomorphic ones are
+    /// log10 of the number of children: distinct sets of edges from live nodes that are feasible, in every layout, limits not considered. Isomorphic ones are
     /// counted apart.
     pub log10_children: f64,
     /// The limits that were asked about.
@@ -98,7 +98,7 @@ pub fn preflight(
 ) -> Result<Preflight, PreflightError> {
     let meta = MetaGraph::new(space, MetaConfig::default(), seed)?;
     let gate = Gate { space, input, num_classes, limits, latency: None };
-    let mut prices = Prices::new(space, input, num_classes)?;
+    let mut prices = Prices::of(space, input, num_classes)?;
     let Extremes { least_macs, least_params, peak_at_least, feasibility, .. } = decide(&meta, &gate, &mut prices)?;
     let most_macs = most(&meta, &mut prices, Objective::MACS);
     let most_params = most(&meta, &mut prices, Objective::PARAMS);
@@ -120,11 +120,16 @@ pub fn preflight(
         macs: range(least_macs.macs.0, most_macs, |cost| cost.macs.0),
         params: range(least_params.params.0, most_params, |cost| cost.params.0),
         peak_bytes: PeakRange::new(peak_at_least, peaks),
-        log10_children: stages.iter().map(|stage| stage.log10_children).sum(),
+        log10_children: stages.iter().map(|stage| stage.log10_children).sum::<f64>() + log10_layouts(space),
         stages,
         limits: *limits,
         feasibility,
     })
+}
+
+/// log10 of the number of layouts.
+fn log10_layouts(space: &Space) -> f64 {
+    space.dimensions().iter().map(|dimension| (dimension.values.len() as f64).log10()).sum()
 }
 
 /// The child with the fewest MACs, lowered; `seed` deals the operators, as it does in a study. What even this child cannot do, hardly any can.
@@ -133,9 +138,9 @@ pub fn preflight(
 /// [`PreflightError`] if the space is not usable or its network cannot be built for this input.
 pub fn cheapest_child(space: &Space, input: Shape, num_classes: usize, seed: u64) -> Result<Network, PreflightError> {
     let meta = MetaGraph::new(space, MetaConfig::default(), seed)?;
-    let mut prices = Prices::new(space, input, num_classes)?;
-    let cells = smallest(&meta, &mut prices, Objective::MACS).ok_or(PreflightError::TooLarge)?;
-    Ok(space.assemble(input, num_classes, &cells).lower()?)
+    let mut prices = Prices::of(space, input, num_classes)?;
+    let cheapest = smallest(&meta, &mut prices, Objective::MACS).ok_or(PreflightError::TooLarge)?;
+    Ok(space.build(input, num_classes, &cheapest).lower()?)
 }
 
 /// The cheapest children of a meta-graph's space, and what they say about the limits.
@@ -149,23 +154,23 @@ pub(crate) struct Extremes {
     pub(crate) peak_at_least: u64,
     /// Whether a child keeps the limits.
     pub(crate) feasibility: Feasibility,
-    /// Cells of a child that keeps the limits, in the meta-graph's numbering: there iff `feasibility` says met.
-    pub(crate) witness: Option<Vec<Cell>>,
+    /// A child that keeps the limits, in the meta-graph's numbering: there iff `feasibility` says met.
+    pub(crate) witness: Option<Blueprint>,
 }
 
 impl Extremes {
     /// Looks for the cheapest children of the meta-graph that deals out the operators of the gate's space.
     pub(crate) fn find(meta: &MetaGraph, gate: &Gate<'_>) -> Result<Self, PreflightError> {
-        decide(meta, gate, &mut Prices::new(gate.space, gate.input, gate.num_classes)?)
+        decide(meta, gate, &mut Prices::of(gate.space, gate.input, gate.num_classes)?)
     }
 }
 
 /// Whether a child keeps the limits, from the children with the fewest MACs and params and the cheapest ones under other weightings.
-fn decide(meta: &MetaGraph, gate: &Gate<'_>, prices: &mut Prices<'_>) -> Result<Extremes, PreflightError> {
-    let mut cheapest = |objective| -> Result<(Vec<Cell>, Cost), PreflightError> {
-        let cells = smallest(meta, prices, objective).ok_or(PreflightError::TooLarge)?;
-        let cost = gate.cost(&cells)?;
-        Ok((cells, cost))
+fn decide(meta: &MetaGraph, gate: &Gate<'_>, prices: &mut [Prices]) -> Result<Extremes, PreflightError> {
+    let mut cheapest = |objective| -> Result<(Blueprint, Cost), PreflightError> {
+        let child = smallest(meta, prices, objective).ok_or(PreflightError::TooLarge)?;
+        let cost = gate.cost(&child)?;
+        Ok((child, cost))
     };
     let limits = gate.limits;
     let (by_macs, least_macs) = cheapest(Objective::MACS)?;
@@ -178,18 +183,18 @@ fn decide(meta: &MetaGraph, gate: &Gate<'_>, prices: &mut Prices<'_>) -> Result<
     {
         return ended(Feasibility::Unmeetable, None);
     }
-    for cells in [by_macs, by_params] {
-        if gate.check(&cells).is_ok() {
-            return ended(Feasibility::Met, Some(cells));
+    for child in [by_macs, by_params] {
+        if gate.check(&child).is_ok() {
+            return ended(Feasibility::Met, Some(child));
         }
     }
     let (Some(max_macs), Some(max_params)) = (limits.max_macs, limits.max_params) else {
         return ended(Feasibility::Undecided, None);
     };
     for objective in Objective::between(max_macs, max_params) {
-        let (cells, cost) = cheapest(objective)?;
-        if gate.check(&cells).is_ok() {
-            return ended(Feasibility::Met, Some(cells));
+        let (child, cost) = cheapest(objective)?;
+        if gate.check(&child).is_ok() {
+            return ended(Feasibility::Met, Some(child));
         }
         // Rounding of the weights must not refuse anything.
         let bound = objective.of(max_macs.0, max_params.0) * (1.0 + 1e-9);
@@ -233,9 +238,9 @@ fn draw_costs(meta: &MetaGraph, gate: &Gate<'_>, seed: u64) -> Result<(Vec<Cost>
     let (mut costs, mut peaks) = (Vec::new(), Vec::new());
     for attempt in 0..SAMPLES {
         let child = meta.sample(&mut probe_stream(seed, attempt), &|_| true)?;
-        let cells = meta.cells(&child)?;
+        let blueprint = meta.blueprint(&child)?;
         // A child whose maps are too wide to build is none.
-        let Ok(network) = gate.space.assemble(gate.input, gate.num_classes, &cells).lower() else { continue };
+        let Ok(network) = gate.space.build(gate.input, gate.num_classes, &blueprint).lower() else { continue };
         costs.push(network.cost());
         peaks.extend(peaks::quick_peak(&network, gate.limits));
     }

@@ -7,7 +7,7 @@ mod random;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gram_ir::{CanonicalKey, Cell, LowerError, Macs, Params};
+use gram_ir::{Blueprint, CanonicalKey, LowerError, Macs, Params};
 use gram_meta::{Converged, MetaGraph, MetaGraphError, PropagateError, SampleError, WarmStartError};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -103,12 +103,12 @@ impl Context<'_> {
         try_stream(self.seed, self.round, attempt)
     }
 
-    /// The candidate with these cells.
+    /// The candidate of a blueprint.
     ///
     /// # Errors
     /// [`Refusal`] if it cannot be lowered or breaks a limit.
-    pub fn admit(&self, cells: Vec<Cell>) -> Result<Candidate, Refusal> {
-        self.gate.admit(cells)
+    pub fn admit(&self, blueprint: Blueprint) -> Result<Candidate, Refusal> {
+        self.gate.admit(blueprint)
     }
 
     pub(crate) fn is_interrupted(&self) -> bool {

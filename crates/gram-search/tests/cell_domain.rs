@@ -30,10 +30,16 @@ proptest! {
     fn points_are_children(
         nodes in prop::collection::vec(4_usize..8, 1..3),
         searched: bool,
+        open: bool,
         seed in 0_u64..1000,
         share in 0.4..1.0_f64,
     ) {
-        let space = space(&nodes, searched);
+        let mut space = space(&nodes, searched);
+        if open {
+            space.image_sizes = vec![8, 6];
+            space.stages[0].widths = vec![4, 8, 12];
+            space.stages[0].depths = vec![1, 2];
+        }
         let free = gram_search::preflight(&space, INPUT, 10, &Limits::default(), seed).unwrap();
         let limit = free.macs.min + (share * (free.macs.max - free.macs.min) as f64) as u64;
         let limits = Limits { max_macs: Some(Macs(limit)), max_params: None, ..Limits::default() };
@@ -51,7 +57,7 @@ proptest! {
             prop_assert_eq!(&domain.child(&again), &child);
             prop_assert_eq!(domain.class_of(&again), domain.class_of(point));
             prop_assert_eq!(domain.histogram(&again), domain.histogram(point));
-            let candidate = gate.admit(domain.meta().cells(&child).unwrap()).unwrap();
+            let candidate = gate.admit(domain.meta().blueprint(&child).unwrap()).unwrap();
             prop_assert_eq!(classes.insert(domain.class_of(point), candidate.graph.clone()), None, "classes of neighbours differ");
         }
         let graphs: std::collections::BTreeSet<_> = classes.values().collect();

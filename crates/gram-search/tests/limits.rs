@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use gram_ir::{
-    Cell, CellNodeId, CellOp, CellOutput, Concat, Cost, Downsample, Dtype, Limits, Macs, MemoryModel, Network,
+    Cell, CellNodeId, CellOp, CellOutput, Concat, Cost, Downsample, Dtype, Layout, Limits, Macs, MemoryModel, Network,
     NodeOperators, Params, Shape, Space,
 };
 use gram_memory::plan;
@@ -78,8 +78,11 @@ fn all_costs(space: &Space) -> Vec<Cost> {
         };
         children = children.iter().flat_map(longer).collect();
     }
-    let cost = |stages: Vec<StageEdges>| gate.cost(&meta.cells(&Child::new(stages)).unwrap()).unwrap();
-    children.into_iter().map(cost).collect()
+    let layouts: Vec<Layout> = meta.likeliest_layouts(usize::MAX).into_iter().map(|(layout, _)| layout).collect();
+    let in_layouts = children
+        .into_iter()
+        .flat_map(|stages| layouts.iter().map(move |layout| Child::new(stages.clone()).with_layout(layout.clone())));
+    in_layouts.map(|child| gate.cost(&meta.blueprint(&child).unwrap()).unwrap()).collect()
 }
 
 /// Spaces that differ in all that the least cost depends on.
@@ -114,6 +117,19 @@ fn variants() -> Vec<Space> {
         space.stages[0].nodes = 4;
     }
     spaces.extend(searched);
+    // Layouts multiply them as well; menus not in ascending order, and more than one stage, whose widths depend on each other.
+    for index in [0, 4, 9] {
+        let mut open = Space { image_sizes: vec![8, 6], ..spaces[index].clone() };
+        open.stages.iter_mut().for_each(|stage| stage.nodes = 3);
+        open.stages[0].widths = vec![12, 4, 8];
+        if open.stages[0].output.project.is_some() {
+            open.stages[0].output_widths = vec![7, 3];
+        }
+        open.stages.last_mut().unwrap().depths = vec![2, 1];
+        spaces.push(open.clone());
+        spaces.push(Space { channel_multiple: 8, stages: open.stages[1..].to_vec(), ..open });
+    }
+    spaces.retain(|space| !space.stages.is_empty());
     spaces
 }
 
@@ -477,7 +493,7 @@ proptest! {
         prop_assert_eq!(&a.graph, &b.graph);
         prop_assert_eq!(a.architecture, b.architecture);
         prop_assert_eq!(a.cost, b.cost);
-        prop_assert_eq!(a.cost, gate.cost(&a.cells).unwrap());
+        prop_assert_eq!(a.cost, gate.cost(&a.blueprint).unwrap());
     }
 }
 

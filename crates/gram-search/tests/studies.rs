@@ -296,7 +296,7 @@ fn search(config: &StudyConfig, warm_source: Option<&MetaGraph>) -> Vec<f64> {
         for proposal in &proposals {
             if let Proposal::New(candidate) = proposal {
                 let noise = (child_seed(seed, &candidate.graph) % 1000) as f64 / 1000.0;
-                let score = 0.95 * toy::quality(&candidate.cells) + 0.05 * noise;
+                let score = 0.95 * toy::quality(&candidate.blueprint.cells) + 0.05 * noise;
                 scores.insert(candidate.graph.clone(), score);
                 in_order.push(score);
             }

@@ -9,12 +9,15 @@
 //! inner node of lower index. With a projection the number of leaves changes nothing behind it and one or two leaves suffice: if
 //! there is an inner node, one leaf behind it is a cheaper cell still, and else two leaves are.
 //!
+//! Where stages leave widths or repeats open, all this holds for each option of a stage, and the cheapest option is taken for every number of
+//! channels that the stage may give. Image sizes are gone through one by one.
+//!
 //! Costs of stages add up, but without a projection the number of leaves decides the next stage's input channels: one state per number of
 //! channels is carried from stage to stage.
 
 use std::collections::BTreeMap;
 
-use gram_ir::{Cell, CellNodeId, CellOp, Macs, Params};
+use gram_ir::{Blueprint, Cell, CellNodeId, CellOp, Macs, Params};
 use gram_meta::{MetaGraph, MetaStage};
 
 use super::prices::{Price, Prices, cell};
@@ -78,23 +81,37 @@ impl Value {
 /// The best way to give the next stage some number of channels.
 struct State {
     value: Value,
-    cells: Vec<Cell>,
+    /// Each with the option of its stage.
+    cells: Vec<(usize, Cell)>,
 }
 
-/// The cells of the cheapest child; none if no network can be built.
-pub(super) fn smallest(meta: &MetaGraph, prices: &mut Prices<'_>, objective: Objective) -> Option<Vec<Cell>> {
+/// The cheapest child; none if no network can be built.
+pub(super) fn smallest(meta: &MetaGraph, prices: &mut [Prices], objective: Objective) -> Option<Blueprint> {
+    let sized = prices.iter_mut().filter_map(|prices| {
+        let State { value, cells } = smallest_at(meta, prices, objective)?;
+        let stem = objective.value(prices.stem(), 1);
+        Some((value.plus(stem), prices.blueprint(cells)))
+    });
+    sized.reduce(|a, b| if b.0.below(&a.0) { b } else { a }).map(|(_, blueprint)| blueprint)
+}
+
+/// The cheapest child at one image size, its stem left out.
+fn smallest_at(meta: &MetaGraph, prices: &mut Prices, objective: Objective) -> Option<State> {
     let start = State { value: Value::default(), cells: Vec::new() };
     let mut states = BTreeMap::from([(prices.first_channels(), start)]);
     for (stage, menus) in meta.stages().iter().map(menus).enumerate() {
         let mut next: BTreeMap<usize, State> = BTreeMap::new();
-        for (c_in, state) in states {
+        for ((c_in, state), option) in
+            states.iter().flat_map(|state| (0..prices.n_options(stage)).map(move |o| (state, o))).collect::<Vec<_>>()
+        {
+            prices.choose(stage, option);
             for n_leaves in 1..=most_useful_leaves(prices, stage) {
-                let mut cells = CheapCells { prices, stage, objective, c_in, n_leaves };
+                let mut cells = CheapCells { prices, stage, objective, c_in: *c_in, n_leaves };
                 let c_out = cells.c_out();
                 let Some((value, cell)) = cells.cheapest(&menus) else { continue };
                 let value = state.value.plus(value);
                 if next.get(&c_out).is_none_or(|known| value.below(&known.value)) {
-                    let cells = state.cells.iter().cloned().chain([cell]).collect();
+                    let cells = state.cells.iter().cloned().chain([(option, cell)]).collect();
                     next.insert(c_out, State { value, cells });
                 }
             }
@@ -103,9 +120,9 @@ pub(super) fn smallest(meta: &MetaGraph, prices: &mut Prices<'_>, objective: Obj
     }
     let finished = states.into_iter().filter_map(|(channels, state)| {
         let head = prices.head(channels)?;
-        Some((state.value.plus(objective.value(head, 1)), state.cells))
+        Some(State { value: state.value.plus(objective.value(head, 1)), ..state })
     });
-    finished.min_by(|(a, _), (b, _)| a.order(b)).map(|(_, cells)| cells)
+    finished.min_by(|a, b| a.value.order(&b.value))
 }
 
 /// The operators that each operator node may have.
@@ -116,14 +133,14 @@ fn menus(stage: &MetaStage) -> Vec<Vec<CellOp>> {
     }
 }
 
-fn most_useful_leaves(prices: &Prices<'_>, stage: usize) -> usize {
+fn most_useful_leaves(prices: &Prices, stage: usize) -> usize {
     let space = prices.stage(stage);
     if space.output.project.is_some() { 2 } else { space.nodes - 1 }
 }
 
 /// Cells of one stage with a given number of leaves.
-struct CheapCells<'a, 'b> {
-    prices: &'a mut Prices<'b>,
+struct CheapCells<'a> {
+    prices: &'a mut Prices,
     stage: usize,
     objective: Objective,
     c_in: usize,
@@ -138,7 +155,7 @@ struct Leaf {
     value: Value,
 }
 
-impl CheapCells<'_, '_> {
+impl CheapCells<'_> {
     fn c_out(&self) -> usize {
         let space = self.prices.stage(self.stage);
         space.output.project.unwrap_or(space.channels * self.n_leaves)
@@ -260,12 +277,18 @@ fn total(leaves: &[Leaf]) -> Value {
 /// For each number of leaves all other nodes are inner ones, every node takes the dearest inputs that its position and the largest
 /// in-degree allow, and every stage the number of leaves that costs most in the end. The bound is met unless inner nodes are then left without
 /// successor.
-pub(super) fn most(meta: &MetaGraph, prices: &mut Prices<'_>, objective: Objective) -> f64 {
+pub(super) fn most(meta: &MetaGraph, prices: &mut [Prices], objective: Objective) -> f64 {
+    prices.iter_mut().map(|prices| most_at(meta, prices, objective)).fold(0.0, f64::max)
+}
+
+fn most_at(meta: &MetaGraph, prices: &mut Prices, objective: Objective) -> f64 {
     let stem = objective.of(prices.stem().macs, prices.stem().params);
     let mut states = BTreeMap::from([(prices.first_channels(), stem)]);
     for (stage, menus) in meta.stages().iter().map(menus).enumerate() {
         let mut next: BTreeMap<usize, f64> = BTreeMap::new();
-        for (&c_in, &so_far) in &states {
+        let options: Vec<_> = (0..prices.n_options(stage)).collect();
+        for ((&c_in, &so_far), option) in states.iter().flat_map(|state| options.iter().map(move |&o| (state, o))) {
+            prices.choose(stage, option);
             for n_leaves in 1..=menus.len() {
                 let Some((c_out, value)) = dearest_cell(&menus, prices, objective, (stage, c_in, n_leaves)) else {
                     continue;
@@ -285,7 +308,7 @@ pub(super) fn most(meta: &MetaGraph, prices: &mut Prices<'_>, objective: Objecti
 
 fn dearest_cell(
     menus: &[Vec<CellOp>],
-    prices: &mut Prices<'_>,
+    prices: &mut Prices,
     objective: Objective,
     (stage, c_in, n_leaves): (usize, usize, usize),
 ) -> Option<(usize, f64)> {

@@ -1,6 +1,6 @@
 //! Peak bytes of a space's children: what all of them take, and what is typical.
 
-use gram_ir::{Cell, Limits, LowerError, Network};
+use gram_ir::{Blueprint, Limits, LowerError, Network};
 use gram_memory::{MemoryGraph, Schedule, schedule};
 use serde::Serialize;
 
@@ -37,11 +37,13 @@ pub(super) fn quick_peak(network: &Network, limits: &Limits) -> Option<u64> {
     Some(schedule(&graph, FEW_STATES).peak_bytes)
 }
 
-/// Bytes that the stem takes in every child, of which `cells` are one.
+/// Bytes that the stem takes in every child: at the smallest image size, with the cells of `child`, which may be any.
 ///
 /// Layers of the stem are executed one after the other, in front of all else.
-pub(super) fn of_every_child(gate: &Gate<'_>, cells: &[Cell]) -> Result<u64, LowerError> {
-    let network = gate.space.assemble(gate.input, gate.num_classes, cells).lower()?;
+pub(super) fn of_every_child(gate: &Gate<'_>, child: &Blueprint) -> Result<u64, LowerError> {
+    let mut space = gate.space.clone();
+    space.image_sizes = gate.space.image_sizes.iter().copied().min().into_iter().collect();
+    let network = space.assemble(gate.input, gate.num_classes, &child.cells).lower()?;
     let Ok(graph) = MemoryGraph::from_network(&network, &gate.limits.memory) else { return Ok(0) };
     let Schedule { order, parts, .. } = schedule(&graph, FEW_STATES);
     let is_stem = |step: &gram_memory::StepId| {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use gram_ir::{
-    Architecture, Cell, CellNodeId, CellOp, CellOutput, Downsample, Head, LowerError, Network, Shape, Space, Stage,
-    StageSpace,
+    Architecture, Blueprint, Cell, CellNodeId, CellOp, CellOutput, Downsample, Head, Layout, LowerError, Network,
+    Quantity, Shape, Space, Stage, StageSpace,
 };
 
 /// MACs and params of a part of a network.
@@ -14,22 +14,58 @@ pub(super) struct Price {
     pub(super) params: u64,
 }
 
-/// Prices of nodes and cell outputs of a space, for any number of input channels.
-pub(super) struct Prices<'a> {
-    space: &'a Space,
+/// Prices of nodes and cell outputs of a space at one image size, for any number of input channels.
+///
+/// Where stages leave widths or repeats open, prices are those of the option that [`Prices::choose`] last chose for the stage.
+pub(super) struct Prices {
+    /// With the image size chosen.
+    space: Space,
+    /// The image size's place on its menu; none where there is no menu.
+    image_choice: Option<u8>,
+    /// For each stage its options.
+    options: Vec<Vec<(Vec<u8>, StageSpace)>>,
+    /// For each stage the chosen one.
+    chosen: Vec<usize>,
     num_classes: usize,
     /// Shape of each stage's cell input; channels are the first stage's only.
     inputs: Vec<Shape>,
     stem: Price,
-    nodes: BTreeMap<(usize, CellOp, usize), Option<Price>>,
-    tails: BTreeMap<(usize, usize, usize), Option<Price>>,
+    nodes: BTreeMap<(usize, usize, CellOp, usize), Option<Price>>,
+    tails: BTreeMap<(usize, usize, usize, usize), Option<Price>>,
 }
 
 const PLAIN: CellOutput = CellOutput { project: None, residual: false, linear_leaves: false, activation: false };
 
-impl<'a> Prices<'a> {
+impl Prices {
+    /// The prices at each image size of the space.
+    ///
+    /// # Errors
+    /// [`LowerError`] if at no size a network can be lowered.
+    pub(super) fn of(space: &Space, input: Shape, num_classes: usize) -> Result<Vec<Self>, LowerError> {
+        let has_menu = space.dimensions().iter().any(|dimension| dimension.what == Quantity::ImageSize);
+        if !has_menu {
+            return Ok(vec![Self::new(space, None, input, num_classes)?]);
+        }
+        let sized = |choice: usize| Self::new(space, Some(choice as u8), input, num_classes);
+        let mut first_error = None;
+        let mut prices = Vec::new();
+        for result in (0..space.image_sizes.len()).map(sized) {
+            match result {
+                Ok(sized) => prices.push(sized),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        match first_error {
+            Some(error) if prices.is_empty() => Err(error),
+            _ => Ok(prices),
+        }
+    }
+
     /// Walks the stages with cells of a single node for their resolutions.
-    pub(super) fn new(space: &'a Space, input: Shape, num_classes: usize) -> Result<Self, LowerError> {
+    fn new(space: &Space, image_choice: Option<u8>, input: Shape, num_classes: usize) -> Result<Self, LowerError> {
+        let options: Vec<_> = (0..space.stages.len()).map(|stage| space.stage_options(stage)).collect();
+        let space = space.fixed(&Layout(image_choice.into_iter().collect()));
+        let input = space.resized(input);
         let cells: Vec<Cell> = space.stages.iter().map(|_| leaves(&[CellOp::Conv1x1])).collect();
         let network = space.assemble(input, num_classes, &cells).lower()?;
         let cell_input = |stage: usize| {
@@ -37,10 +73,13 @@ impl<'a> Prices<'a> {
             node.map_or(input, |node| network.node(node.inputs[0]).shape)
         };
         Ok(Self {
-            space,
+            image_choice,
+            chosen: vec![0; options.len()],
             num_classes,
             inputs: (0..space.stages.len()).map(cell_input).collect(),
             stem: price_of(&network, "stem."),
+            space,
+            options,
             nodes: BTreeMap::new(),
             tails: BTreeMap::new(),
         })
@@ -56,7 +95,26 @@ impl<'a> Prices<'a> {
     }
 
     pub(super) fn stage(&self, stage: usize) -> &StageSpace {
-        &self.space.stages[stage]
+        &self.options[stage][self.chosen[stage]].1
+    }
+
+    /// How many options a stage has, 1 or more.
+    pub(super) fn n_options(&self, stage: usize) -> usize {
+        self.options[stage].len()
+    }
+
+    /// Prices of a stage are those of this option from now on.
+    pub(super) fn choose(&mut self, stage: usize, option: usize) {
+        self.chosen[stage] = option;
+    }
+
+    /// The child with these cells, each in an option of its stage.
+    pub(super) fn blueprint(&self, cells: Vec<(usize, Cell)>) -> Blueprint {
+        let mut layout: Vec<u8> = self.image_choice.into_iter().collect();
+        for (stage, (option, _)) in cells.iter().enumerate() {
+            layout.extend(&self.options[stage][*option].0);
+        }
+        Blueprint { layout: Layout(layout), cells: cells.into_iter().map(|(_, cell)| cell).collect() }
     }
 
     pub(super) fn max_in_degree(&self) -> usize {
@@ -65,18 +123,20 @@ impl<'a> Prices<'a> {
 
     /// A node with `channels` input channels; none if that cannot be built.
     pub(super) fn node(&mut self, stage: usize, op: CellOp, channels: usize) -> Option<Price> {
-        if let Some(&price) = self.nodes.get(&(stage, op, channels)) {
+        let key = (stage, self.chosen[stage], op, channels);
+        if let Some(&price) = self.nodes.get(&key) {
             return price;
         }
         let network = self.alone(stage, leaves(&[op]), PLAIN, channels);
         let price = network.map(|network| price_of(&network, "stages."));
-        self.nodes.insert((stage, op, channels), price);
+        self.nodes.insert(key, price);
         price
     }
 
     /// What a cell makes of `n_leaves` leaves: projection, map of the cell's input. None if that cannot be built.
     pub(super) fn tail(&mut self, stage: usize, channels: usize, n_leaves: usize) -> Option<Price> {
-        if let Some(&price) = self.tails.get(&(stage, channels, n_leaves)) {
+        let key = (stage, self.chosen[stage], channels, n_leaves);
+        if let Some(&price) = self.tails.get(&key) {
             return price;
         }
         let cell = leaves(&vec![CellOp::Conv1x1; n_leaves]);
@@ -88,7 +148,7 @@ impl<'a> Prices<'a> {
         let tail = whole
             .zip(nodes)
             .map(|(whole, nodes)| Price { macs: whole.macs - nodes.macs, params: whole.params - nodes.params });
-        self.tails.insert((stage, channels, n_leaves), tail);
+        self.tails.insert(key, tail);
         tail
     }
 
@@ -105,7 +165,7 @@ impl<'a> Prices<'a> {
     }
 
     fn alone(&self, stage: usize, cell: Cell, output: CellOutput, channels: usize) -> Option<Network> {
-        let node_channels = self.space.stages[stage].channels;
+        let node_channels = self.stage(stage).channels;
         let stage_alone = Stage { cell, repeats: 1, node_channels, downsample: Downsample::None, output };
         Architecture { stages: vec![stage_alone], ..self.architecture(stage, channels) }.lower().ok()
     }

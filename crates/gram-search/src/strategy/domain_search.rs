@@ -77,7 +77,7 @@ pub(super) fn proposals(
         if context.is_interrupted() {
             return Err(AskError::Interrupted);
         }
-        let candidate = context.admit(domain.meta().cells(&domain.child(point))?)?;
+        let candidate = context.admit(domain.meta().blueprint(&domain.child(point))?)?;
         let is_seen = (context.is_seen)(&candidate.graph);
         Ok(if is_seen { Proposal::Repeat(candidate.graph) } else { Proposal::New(Box::new(candidate)) })
     };

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use gram_ir::Cell;
+use gram_ir::{Blueprint, Cell};
 use gram_meta::{Child, MetaGraph, MetaStage, SampleError, StageEdges, Tilted};
 use rand_chacha::ChaCha8Rng;
 
@@ -58,8 +58,8 @@ fn draw_child(
             found.replace(Some(Err(AskError::Interrupted)));
             return true;
         }
-        match meta.cells(child) {
-            Ok(cells) => context.admit(cells).is_ok_and(|candidate| {
+        match meta.blueprint(child) {
+            Ok(blueprint) => context.admit(blueprint).is_ok_and(|candidate| {
                 found.replace(Some(Ok(candidate)));
                 true
             }),
@@ -185,9 +185,9 @@ fn tilted(meta: &MetaGraph, context: &Context<'_>) -> Result<Fitted, AskError> {
         least_macs: least_macs.macs,
         least_params: least_params.params,
     };
-    let Some(cells) = witness else { return Err(refused) };
+    let Some(Blueprint { layout, cells }) = witness else { return Err(refused) };
     let stages = meta.stages().iter().zip(&cells);
-    let witness = Child::new(stages.map(|(stage, cell)| stage_edges(stage, cell)).collect());
+    let witness = Child::new(stages.map(|(stage, cell)| stage_edges(stage, cell)).collect()).with_layout(layout);
     let factor = 0.0;
     let mut thinnest = meta.clone();
     thinnest.thin(factor);
@@ -210,7 +210,7 @@ fn acceptance(meta: &MetaGraph, tilt: Option<&Tilt>, context: &Context<'_>) -> R
             return Err(AskError::Interrupted);
         }
         let child = source.sample(&mut probe_stream(context.seed, attempt), &|_| true)?;
-        kept += usize::from(context.gate.check(&meta.cells(&child)?).is_ok());
+        kept += usize::from(context.gate.check(&meta.blueprint(&child)?).is_ok());
     }
     Ok(kept as f64 / PROBES as f64)
 }

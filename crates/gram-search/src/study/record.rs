@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use gram_ir::Layout;
 use gram_meta::Converged;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -59,6 +60,9 @@ pub struct ChildRecord {
     pub seed: u64,
     /// Edges of each stage in the meta-graph's numbering, from live nodes only.
     pub edges: Vec<EdgeList>,
+    /// What it chose besides its cells; left out where the space leaves nothing open.
+    #[serde(default, skip_serializing_if = "Layout::is_empty")]
+    pub layout: Layout,
     /// Multiply–accumulates of one forward pass.
     pub macs: u64,
     /// Trainable scalars.

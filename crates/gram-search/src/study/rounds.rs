@@ -327,6 +327,7 @@ impl Batch {
                 graph: blake3::hash(item.candidate.graph.as_bytes()).to_hex().to_string(),
                 seed: item.seed,
                 edges: item.candidate.edges(),
+                layout: item.candidate.blueprint.layout.clone(),
                 macs: cost.macs.0,
                 params: cost.params.0,
                 deployed_params: cost.deployed_params.0,

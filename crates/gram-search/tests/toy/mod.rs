@@ -18,12 +18,9 @@ use serde_json::Value;
 
 pub(crate) fn space(nodes: &[usize]) -> Space {
     let output = CellOutput { project: Some(12), residual: true, linear_leaves: false, activation: false };
-    let stage = |(index, &nodes): (usize, &usize)| StageSpace {
-        nodes,
-        channels: 8,
-        repeats: 1,
-        downsample: if index == 0 { Downsample::None } else { Downsample::Maxpool2 },
-        output,
+    let stage = |(index, &nodes): (usize, &usize)| {
+        let downsample = if index == 0 { Downsample::None } else { Downsample::Maxpool2 };
+        StageSpace::new(nodes, 8, downsample, output)
     };
     Space {
         name: "toy".into(),
@@ -31,6 +28,8 @@ pub(crate) fn space(nodes: &[usize]) -> Space {
         max_in_degree: 4,
         operators: vec![CellOp::Conv1x1, CellOp::Sep3x3],
         node_operators: Default::default(),
+        image_sizes: Vec::new(),
+        channel_multiple: 1,
         stem: vec![StemLayer::Conv { channels: 8, kernel: 3, stride: 1 }],
         stages: nodes.iter().enumerate().map(stage).collect(),
         head: Head::default(),
