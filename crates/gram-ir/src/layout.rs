@@ -88,6 +88,34 @@ impl Space {
         self.fixed(&blueprint.layout).assemble(input, num_classes, &blueprint.cells)
     }
 
+    /// A space without any menu whose children are this space's children in this layout, and the shape of their images.
+    pub fn plain(&self, layout: &Layout, input: Shape) -> (Self, Shape) {
+        let fixed = self.fixed(layout);
+        let input = fixed.resized(input);
+        (Self { image_sizes: Vec::new(), channel_multiple: 1, ..fixed }, input)
+    }
+
+    /// The layout of which an architecture is a child; none if it is none of this space's.
+    pub fn layout_of(&self, architecture: &Architecture) -> Option<Layout> {
+        let multiple = self.channel_multiple.max(1);
+        let choice = |dimension: Dimension| {
+            let is_value = |value: usize| match dimension.what {
+                Quantity::ImageSize => (architecture.input.h, architecture.input.w) == (value, value),
+                Quantity::Width { stage } => architecture
+                    .stages
+                    .get(stage)
+                    .is_some_and(|own| own.node_channels == value.next_multiple_of(multiple)),
+                Quantity::OutputWidth { stage } => {
+                    let project = architecture.stages.get(stage).and_then(|own| own.output.project);
+                    project == Some(value.next_multiple_of(multiple))
+                }
+                Quantity::Repeats { stage } => architecture.stages.get(stage).is_some_and(|own| own.repeats == value),
+            };
+            dimension.values.iter().position(|&value| is_value(value)).map(|index| index as u8)
+        };
+        self.dimensions().into_iter().map(choice).collect::<Option<Vec<u8>>>().map(Layout)
+    }
+
     /// Every combination of what a stage leaves open, each with its choices in the order of [`Space::dimensions`] and the stage that they
     /// give; a single one without choices where the stage leaves nothing open.
     pub fn stage_options(&self, stage: usize) -> Vec<(Vec<u8>, StageSpace)> {
@@ -270,7 +298,8 @@ mod tests {
     #[test]
     fn channels_are_rounded_up() {
         let space = Space { channel_multiple: 8, ..open() };
-        let fixed = space.fixed(&Layout(vec![0, 2, 0, 1]));
+        let layout = Layout(vec![0, 2, 0, 1]);
+        let fixed = space.fixed(&layout);
         assert_eq!((fixed.stages[0].channels, fixed.stages[1].output.project), (16, Some(24)));
         let cell = || {
             let mut cell = Cell::new();
@@ -284,6 +313,12 @@ mod tests {
             wide.into_iter().all(|node| node.shape.c.is_multiple_of(8) || node.name.ends_with("dw")),
             "{network:?}"
         );
+        let (plain, input) = space.plain(&layout, Shape::chw(1, 8, 8));
+        let child = plain.assemble(input, 10, &[cell(), cell()]);
+        assert_eq!(input, Shape::chw(1, 6, 6));
+        let blueprint = Blueprint { layout: layout.clone(), cells: vec![cell(), cell()] };
+        assert_eq!(child, space.build(Shape::chw(1, 8, 8), 10, &blueprint));
+        assert_eq!(space.layout_of(&child), Some(layout));
         let unlimited = Limits { max_macs: Some(Macs(u64::MAX)), ..Limits::default() };
         assert!(unlimited.allow(&network.cost()));
     }

@@ -119,6 +119,8 @@ fn arb_case() -> impl Strategy<Value = Case> {
             max_in_degree,
             operators: CellOp::ALL.to_vec(),
             node_operators: Default::default(),
+            image_sizes: Vec::new(),
+            channel_multiple: 1,
             stem,
             stages: stage_spaces,
             head,
@@ -134,7 +136,7 @@ fn arb_stage(most_nodes: usize) -> impl Strategy<Value = (StageSpace, (Vec<CellO
         .prop_map(|(output, plain)| if plain { CellOutput { project: None, ..output } } else { output });
     (3..=most_nodes, 1..=4usize, 1..=2usize, downsample, output).prop_flat_map(
         |(nodes, channels, repeats, downsample, output)| {
-            let space = StageSpace { nodes, channels, repeats, downsample, output };
+            let space = StageSpace { repeats, ..StageSpace::new(nodes, channels, downsample, output) };
             let weights = arb_edge_weights(nodes).prop_map(within_unit_interval);
             (Just(space), (vec(select(CellOp::ALL.to_vec()), nodes - 1), weights))
         },

@@ -17,8 +17,10 @@ fn triangle() -> Space {
         max_in_degree: 4,
         operators: vec![CellOp::Conv1x1],
         node_operators: Default::default(),
+        image_sizes: Vec::new(),
+        channel_multiple: 1,
         stem: Vec::new(),
-        stages: vec![StageSpace { nodes: 3, channels: 4, repeats: 1, downsample: Downsample::None, output }],
+        stages: vec![StageSpace::new(3, 4, Downsample::None, output)],
         head: Head::default(),
     }
 }

@@ -40,7 +40,8 @@ impl CellCosts {
         if !self.space.allows(child.layout()) {
             return None;
         }
-        let costs = SpaceCosts::new(&self.space.fixed(child.layout()), self.input, self.num_classes).ok();
+        let (space, input) = self.space.plain(child.layout(), self.input);
+        let costs = SpaceCosts::new(&space, input, self.num_classes).ok();
         let cost = costs.as_ref().and_then(|costs| meta.cost(costs, child));
         self.by_layout.write().unwrap_or_else(PoisonError::into_inner).insert(child.layout().clone(), costs);
         cost

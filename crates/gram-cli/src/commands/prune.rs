@@ -12,8 +12,9 @@ use crate::args::PruneArgs;
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::model_dir::{read_text, save};
 use crate::output;
-use crate::study::finish::{canonical, prune, prune_failure};
+use crate::study::finish::{canonical, prune_failure};
 use crate::study::load::limits;
+use crate::study::prune::prune;
 
 #[derive(Serialize)]
 struct Report {

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use gram_data::Normalisation;
 use gram_ir::grouped;
 use gram_search::{
     AskError, Evaluator, EvaluatorError, Executor, Observer, RoundRecord, Run, StopReason, Study,
@@ -18,16 +17,18 @@ use crate::args::{SearchArgs, StrategyArg};
 use crate::commands::space::{preflight, preflight_failure, preflight_kind};
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::interrupt;
-use crate::model_dir::{Metrics, Preprocessing, save};
+use crate::model_dir::{Metrics, save};
 use crate::output;
 use crate::progress::Progress;
-use crate::study::config::{FORMAT_VERSION, StudyConfig};
+use crate::study::config::StudyConfig;
 use crate::study::evaluator::ProxyEvaluator;
-use crate::study::finish::{FinalistLatency, Finish, Winner, prune};
+use crate::study::finish::{FinalistLatency, Finish, Winner};
+use crate::study::images::Images;
 use crate::study::jobs::{SharedCores, cores, share_out};
 use crate::study::latency::Latency;
 use crate::study::load::{Loaded, SearchOptions, load, shape_of};
 use crate::study::memory::{MORE_MEMORY, MemoryLimit};
+use crate::study::prune::prune;
 use crate::study::training::train_failure;
 use crate::study::warm::WarmSource;
 
@@ -87,15 +88,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     let latency = config.latency.as_ref().map(Latency::open).transpose()?;
     memory.hold(&dataset);
     refuse_data_folder(&args.output, &config.data.path)?;
-    let splits = config.data.split(&dataset)?;
-    let preprocessing = Preprocessing {
-        format_version: FORMAT_VERSION,
-        input: shape_of(&dataset).into(),
-        classes: dataset.classes.clone(),
-        normalisation: Normalisation::of(&splits.train),
-        data: config.data.clone(),
-        data_digest: dataset.digest.clone(),
-    };
+    let images = Images::prepare(&dataset, &config.data, &space)?;
     let study = SearchStudy {
         space: space.clone(),
         input: shape_of(&dataset),
@@ -115,7 +108,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         .map_err(preflight_failure)?;
     require_memory(&memory, &study, &config)?;
     latency.as_ref().map_or(Ok(()), |latency| require_operators(latency, &study))?;
-    let evaluator = ProxyEvaluator::new(&splits, &preprocessing, &config, &device, flag)?;
+    let evaluator = ProxyEvaluator::new(&images, &config, &device, flag)?;
     let executor = SharedCores::new(&evaluator, shares, memory.left());
     // The study stays open, and locked, until all is done.
     let searched =
@@ -124,8 +117,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         dir: &args.output,
         config: &config,
         space: &space,
-        splits: &splits,
-        preprocessing: &preprocessing,
+        images: &images,
         evaluator: &evaluator,
         executor: &executor,
         memory: &memory,
@@ -184,8 +176,8 @@ fn require_operators(latency: &Latency, study: &SearchStudy) -> Result<()> {
     for attempt in 0..N_PROBES {
         let child =
             meta.sample(&mut gram_search::try_stream(study.seed, 0, attempt), &|_| true).or_fail(Kind::Limits)?;
-        let cells = meta.cells(&child).or_fail(Kind::Internal)?;
-        networks.extend(study.space.assemble(study.input, study.num_classes, &cells).lower().ok());
+        let blueprint = meta.blueprint(&child).or_fail(Kind::Internal)?;
+        networks.extend(study.space.build(study.input, study.num_classes, &blueprint).lower().ok());
     }
     latency.require(&networks)
 }

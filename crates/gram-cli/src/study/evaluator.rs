@@ -4,19 +4,18 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use gram_data::{Batch, Batches, ImageSet, Normalisation, Splits, proxy_subset};
+use gram_data::{Batch, Batches, ImageSet, Normalisation, proxy_subset};
 use gram_search::{Evaluator, EvaluatorError, Job, Outcome};
 use gram_train::{Control, Device, TrainConfig, TrainData, TrainOptions, numerics_on, training_bytes};
 
 use crate::failure::{Kind, OrFail, Result};
-use crate::model_dir::Preprocessing;
 use crate::study::config::StudyConfig;
+use crate::study::images::{Images, Prepared};
 
 /// The proxy task.
 pub(crate) struct ProxyEvaluator<'a> {
-    train: ImageSet,
-    validation: ImageSet,
-    normalisation: &'a Normalisation,
+    /// For each height and width of images.
+    sets: BTreeMap<(usize, usize), ProxySet<'a>>,
     config: &'a TrainConfig,
     device: &'a Device,
     n_threads: AtomicUsize,
@@ -24,11 +23,17 @@ pub(crate) struct ProxyEvaluator<'a> {
     identity: String,
 }
 
+/// The proxy's images at one size.
+struct ProxySet<'a> {
+    train: ImageSet,
+    validation: ImageSet,
+    normalisation: &'a Normalisation,
+}
+
 impl<'a> ProxyEvaluator<'a> {
     /// Draws the proxy subsets. Each child trains on one thread, unless [`set_threads`](Self::set_threads) says otherwise.
     pub(crate) fn new(
-        splits: &Splits,
-        preprocessing: &'a Preprocessing,
+        images: &'a Images,
         config: &'a StudyConfig,
         device: &'a Device,
         interrupt: &'a AtomicBool,
@@ -37,11 +42,18 @@ impl<'a> ProxyEvaluator<'a> {
         let (settings, data) = (serde_json::to_string(proxy), serde_json::to_string(&config.data.without_path()));
         let settings = settings.or_fail_with(Kind::Internal, "writing the proxy's settings")?;
         let data = data.or_fail_with(Kind::Internal, "writing the splits' settings")?;
-        let digest = &preprocessing.data_digest;
+        let digest = &images.own().preprocessing.data_digest;
+        let set = |prepared: &'a Prepared| {
+            let Prepared { splits, preprocessing } = prepared;
+            let set = ProxySet {
+                train: proxy_subset(&splits.train, proxy.images_per_class, seed),
+                validation: proxy_subset(&splits.validation, proxy.validation_images_per_class, seed),
+                normalisation: &preprocessing.normalisation,
+            };
+            ((preprocessing.input[1], preprocessing.input[2]), set)
+        };
         Ok(Self {
-            train: proxy_subset(&splits.train, proxy.images_per_class, seed),
-            validation: proxy_subset(&splits.validation, proxy.validation_images_per_class, seed),
-            normalisation: &preprocessing.normalisation,
+            sets: images.for_children().map(set).collect(),
             config: &proxy.train,
             device,
             n_threads: AtomicUsize::new(1),
@@ -67,7 +79,8 @@ impl<'a> ProxyEvaluator<'a> {
 
     /// Some training images, at most `n`; none if they cannot be made into a batch.
     pub(crate) fn batch(&self, n: usize) -> Option<Batch> {
-        Batches::train(&self.train, self.normalisation, self.config.augmentation, n, 0, 0).ok()?.next()
+        let largest = self.sets.values().next_back()?;
+        Batches::train(&largest.train, largest.normalisation, self.config.augmentation, n, 0, 0).ok()?.next()
     }
 }
 
@@ -77,8 +90,11 @@ impl Evaluator for ProxyEvaluator<'_> {
     }
 
     fn evaluate(&self, job: &Job) -> std::result::Result<Outcome, EvaluatorError> {
-        let data =
-            TrainData { train: &self.train, validation: Some(&self.validation), normalisation: self.normalisation };
+        let input = job.architecture.input;
+        let set = self.sets.get(&(input.h, input.w));
+        let set =
+            set.ok_or_else(|| EvaluatorError::new(format!("there are no images of {}x{} pixels", input.h, input.w)))?;
+        let data = TrainData { train: &set.train, validation: Some(&set.validation), normalisation: set.normalisation };
         let mut observer = |_: &_| Control::Continue;
         let options = TrainOptions {
             n_threads: Some(self.n_threads.load(Ordering::Relaxed)),
@@ -91,7 +107,7 @@ impl Evaluator for ProxyEvaluator<'_> {
             gram_train::Outcome::Trained(trained) => score(&trained),
             gram_train::Outcome::Diverged { epoch, step } => {
                 // A single image that is left over makes no batch.
-                let (n, batch_size) = (self.train.len(), self.config.batch_size);
+                let (n, batch_size) = (set.train.len(), self.config.batch_size);
                 let steps_per_epoch = n / batch_size + usize::from(n % batch_size > 1);
                 Ok(Outcome::Diverged { step: ((epoch - 1) * steps_per_epoch + step) as u64 })
             }

@@ -5,11 +5,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gram_data::Splits;
-use gram_ir::{Architecture, Design, Limits, Shape, Space};
+use gram_ir::{Architecture, Design, Space};
 use gram_latency::Prediction;
 use gram_meta::MetaGraph;
-use gram_prune::{PrunableStage, PruneError, Pruned};
+use gram_prune::PruneError;
 use gram_search::{EvalKey, Evaluator, EvaluatorError, Executor, Job, StudyReport, child_seed};
 use gram_train::Device;
 use serde::{Deserialize, Serialize};
@@ -17,13 +16,15 @@ use serde::{Deserialize, Serialize};
 use crate::checked::{read_checked, save_checked};
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::interrupt;
-use crate::model_dir::{self, Metrics, Preprocessing};
+use crate::model_dir::{self, Metrics};
 use crate::onnx;
 use crate::output;
 use crate::study::config::{FORMAT_VERSION, StudyConfig};
+use crate::study::images::{Images, Prepared};
 use crate::study::jobs::cores;
 use crate::study::latency::Latency;
 use crate::study::memory::{MORE_MEMORY, MemoryLimit};
+use crate::study::prune::prune;
 use crate::study::training::{self, Training};
 
 /// A network that was scored once more at the end.
@@ -85,8 +86,7 @@ pub(crate) struct Finish<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) config: &'a StudyConfig,
     pub(crate) space: &'a Space,
-    pub(crate) splits: &'a Splits,
-    pub(crate) preprocessing: &'a Preprocessing,
+    pub(crate) images: &'a Images,
     pub(crate) evaluator: &'a dyn Evaluator,
     pub(crate) executor: &'a dyn Executor,
     pub(crate) memory: &'a MemoryLimit,
@@ -118,11 +118,14 @@ impl Finish<'_> {
     /// Final training, the one look at the test images, export. `metrics.json` is written last and says that all is there.
     fn train(&self, origin: &str, design: &Design, best: &Path) -> Result<Metrics> {
         let network = design.lower().or_fail(Kind::Internal)?;
+        let images = self.images.of(design.input_shape());
+        let Prepared { splits, preprocessing } =
+            images.ok_or_else(|| Failure::new(Kind::Internal, "there are no images of the winner's size"))?;
         let mut training = Training {
             design,
             network: &network,
-            splits: self.splits,
-            preprocessing: self.preprocessing,
+            splits,
+            preprocessing,
             config: &self.config.final_training,
             seed: self.config.seed,
             device: self.device,
@@ -137,8 +140,8 @@ impl Finish<'_> {
         let checkpoint = self.dir.join("ckpt").join("final.safetensors");
         let weights = training.run(&checkpoint, self.flag)?;
         let mut metrics = training.save(best, &weights)?;
-        onnx::export(&best.join("model.onnx"), design.name(), &weights, &network, self.preprocessing, self.splits)?;
-        let test = training::evaluate(&network, &weights, &self.splits.test, &self.preprocessing.normalisation)?;
+        onnx::export(&best.join("model.onnx"), design.name(), &weights, &network, preprocessing, splits)?;
+        let test = training::evaluate(&network, &weights, &splits.test, &preprocessing.normalisation)?;
         metrics.test_top1 = Some(test.top1);
         metrics.n_test = Some(test.n);
         model_dir::seal(best, &mut metrics)?;
@@ -274,7 +277,8 @@ impl Finish<'_> {
 
     /// The pruned network; none if no threshold keeps the limits, which single children may keep all the same.
     fn pruned(&self, meta: &MetaGraph) -> Result<Option<Architecture>> {
-        let (input, num_classes) = (self.preprocessing.input.into(), self.preprocessing.classes.len());
+        let preprocessing = &self.images.own().preprocessing;
+        let (input, num_classes) = (preprocessing.input.into(), preprocessing.classes.len());
         match prune(self.space, input, num_classes, meta, &self.config.limits) {
             Ok(pruned) => {
                 let quick = pruned.front.iter().find(|candidate| self.is_quick(&candidate.architecture));
@@ -291,19 +295,6 @@ impl Finish<'_> {
 
 /// Tells the seeds of finalists from those of children.
 const FRESH: u64 = 0x5eed_f1a1;
-
-/// Prunes a meta-graph to limits.
-pub(crate) fn prune(
-    space: &Space,
-    input: Shape,
-    num_classes: usize,
-    meta: &MetaGraph,
-    limits: &Limits,
-) -> std::result::Result<Pruned, PruneError> {
-    let stages: Vec<PrunableStage<'_>> =
-        meta.stages().iter().map(|stage| PrunableStage { ops: stage.ops(), weights: stage.weights() }).collect();
-    gram_prune::prune(space, input, num_classes, &stages, limits)
-}
 
 /// The same architecture with every cell in canonical form, as children are trained: nodes numbered without gaps.
 pub(crate) fn canonical(architecture: &Architecture) -> Architecture {

@@ -3,12 +3,14 @@
 pub(crate) mod config;
 pub(crate) mod evaluator;
 pub(crate) mod finish;
+pub(crate) mod images;
 pub(crate) mod jobs;
 pub(crate) mod latency;
 pub(crate) mod load;
 mod measure;
 pub(crate) mod memory;
 mod overrides;
+pub(crate) mod prune;
 pub(crate) mod training;
 pub(crate) mod warm;
 
