@@ -3,6 +3,7 @@
 
 mod bench;
 mod check;
+mod headline;
 mod peers;
 mod pipeline;
 mod shell;
@@ -14,6 +15,8 @@ usage: cargo xtask <command>
 
   pipeline [quickstart|fashion-mnist|cifar-10] [--data DIR] [--output DIR] [--jobs N]
              search, prune, train and export on real data; ends with a table and summary.json
+  pipeline headline [--data DIR] [--output DIR] [--only WORD]... [--report]
+             searched networks beside MobileNet-V2 and other baselines: hours, resumable; records and report go to docs/
   lint       fmt, clippy, docs, arrows between crates
   check      lint, then every test; licences too where cargo-deny is installed
   bench [NAME...]
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.split_first() {
         Some((command, rest)) => match command.as_str() {
+            "pipeline" if rest.first().is_some_and(|name| name == "headline") => headline::run(&rest[1..]),
             "pipeline" => pipeline::run(rest),
             "lint" => check::lint(),
             "check" => check::check(),

@@ -230,6 +230,8 @@ pub(crate) enum SplitArg {
     Validation,
     /// To be read once, at the end
     Test,
+    /// The dataset's own test images, where the test split was drawn out of its training images
+    OwnTest,
 }
 
 #[derive(Args, Debug)]

@@ -18,18 +18,28 @@ pub struct SplitConfig {
     pub validation_fraction: f64,
     /// Fraction, in `0.0..1.0`, of the images of each class that becomes the test split of a data set without one.
     pub test_fraction: f64,
+    /// Test images per class that are drawn out of the training images, even where the data set has a test split: then
+    /// that becomes [`Splits::own_test`]. `None`: the data set's own test split, or `test_fraction`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_per_class: Option<usize>,
     /// Seed of the validation draw. It has no part in the test draw: which images are test images is a fact about the
-    /// data set and `test_fraction`, so that runs with other seeds never train on them.
+    /// data set and `test_fraction` or `test_per_class`, so that runs with other seeds never train on them.
     pub seed: u64,
 }
 
 impl Default for SplitConfig {
     fn default() -> Self {
-        SplitConfig { validation_per_class: None, validation_fraction: 0.1, test_fraction: 0.2, seed: 0 }
+        SplitConfig {
+            validation_per_class: None,
+            validation_fraction: 0.1,
+            test_fraction: 0.2,
+            test_per_class: None,
+            seed: 0,
+        }
     }
 }
 
-/// The three splits.
+/// The splits.
 #[derive(Clone, Debug)]
 pub struct Splits {
     /// Images to train on.
@@ -38,6 +48,8 @@ pub struct Splits {
     pub validation: ImageSet,
     /// Images to be looked at once, at the end.
     pub test: ImageSet,
+    /// The data set's own test images, where [`test`](Self::test) was drawn out of its training images instead.
+    pub own_test: Option<ImageSet>,
 }
 
 /// Indices into the training split of a data set, ascending; together they cover it and no two share one.
@@ -47,7 +59,7 @@ pub struct SplitIndices {
     pub train: Vec<usize>,
     /// Drawn for validation; empty if the data set brings its own validation images.
     pub validation: Vec<usize>,
-    /// Drawn for test; empty if the data set brings its own test split.
+    /// Drawn for test; empty if the data set brings its own test split and no `test_per_class` is asked for.
     pub test: Vec<usize>,
 }
 
@@ -57,14 +69,19 @@ pub struct SplitIndices {
 /// [`DataError::Setting`] if a fraction is not in `0.0..1.0` or a class would be left without training images.
 pub fn split(dataset: &Dataset, config: &SplitConfig) -> Result<Splits, DataError> {
     let indices = split_indices(dataset, config)?;
-    let given_or_drawn = |given: &Option<ImageSet>, drawn: &[usize]| match given {
+    let given_or_drawn = |given: Option<&ImageSet>, drawn: &[usize]| match given {
         Some(given) => given.clone(),
         None => dataset.train.select(drawn),
     };
+    let (test, own_test) = match config.test_per_class {
+        Some(_) => (None, dataset.test.clone()),
+        None => (dataset.test.as_ref(), None),
+    };
     Ok(Splits {
         train: dataset.train.select(&indices.train),
-        validation: given_or_drawn(&dataset.validation, &indices.validation),
-        test: given_or_drawn(&dataset.test, &indices.test),
+        validation: given_or_drawn(dataset.validation.as_ref(), &indices.validation),
+        test: given_or_drawn(test, &indices.test),
+        own_test,
     })
 }
 
@@ -77,14 +94,16 @@ pub fn split_indices(dataset: &Dataset, config: &SplitConfig) -> Result<SplitInd
     check_fraction("test_fraction", config.test_fraction)?;
     let mut indices = SplitIndices { train: Vec::new(), validation: Vec::new(), test: Vec::new() };
     for (class, mut members) in members_by_class(&dataset.train).into_iter().enumerate() {
-        if dataset.test.is_none() {
-            let n_test = share(members.len(), config.test_fraction);
+        if dataset.test.is_none() || config.test_per_class.is_some() {
+            let n_test = match config.test_per_class {
+                Some(n) => held_out(dataset, "test_per_class", class, n, members.len())?,
+                None => share(members.len(), config.test_fraction),
+            };
             indices.test.extend(draw(&mut members, n_test, 0, Purpose::Test, class));
         }
         if dataset.validation.is_none() {
             let n_validation = match config.validation_per_class {
-                Some(n) if !members.is_empty() => check_leaves_some(dataset, class, n, members.len())?,
-                Some(_) => 0,
+                Some(n) => held_out(dataset, "validation_per_class", class, n, members.len())?,
                 None => share(members.len(), config.validation_fraction),
             };
             indices.validation.extend(draw(&mut members, n_validation, config.seed, Purpose::Validation, class));
@@ -142,14 +161,21 @@ fn check_fraction(name: &'static str, fraction: f64) -> Result<(), DataError> {
     Err(DataError::setting(name, format!("{fraction} is not in 0.0..1.0")))
 }
 
-fn check_leaves_some(dataset: &Dataset, class: usize, n: usize, n_members: usize) -> Result<usize, DataError> {
-    if n < n_members {
-        return Ok(n);
+/// `n` images of a class, or none of a class that has none.
+fn held_out(
+    dataset: &Dataset,
+    setting: &'static str,
+    class: usize,
+    n: usize,
+    n_members: usize,
+) -> Result<usize, DataError> {
+    if n < n_members || n_members == 0 {
+        return Ok(n.min(n_members));
     }
     let name = dataset.classes.get(class).map_or("?", String::as_str);
     let reason = format!(
-        "class `{name}` has {n_members} training images, {n} cannot be held out: use at most {}",
+        "class `{name}` has {n_members} training images left, {n} cannot be held out: use at most {}",
         n_members - 1
     );
-    Err(DataError::setting("validation_per_class", reason))
+    Err(DataError::setting(setting, reason))
 }

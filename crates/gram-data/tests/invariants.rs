@@ -220,6 +220,30 @@ fn the_digits_split_as_expected() {
     assert_eq!(splits.train.len(), 1797 - 359 - 200);
 }
 
+/// Test images out of the training images of a data set that has a test split: exact per class, apart from everything else, and the same
+/// for every seed, which draws validation images only. The data set's own test images are left as they are.
+#[test]
+fn test_images_can_be_drawn_although_there_is_a_test_split() {
+    let digits = open("optdigits", &LoadOptions::default()).unwrap();
+    let own = digits.train.select(&[3, 1, 4]);
+    let data = Dataset { test: Some(own.clone()), ..digits };
+    let config =
+        |seed| SplitConfig { test_per_class: Some(20), validation_per_class: Some(10), seed, ..Default::default() };
+    let splits = split(&data, &config(1)).unwrap();
+    assert_eq!((splits.test.counts(10), splits.validation.counts(10)), (vec![20; 10], vec![10; 10]));
+    assert_eq!(splits.train.len(), data.train.len() - 300);
+    assert_eq!(splits.own_test.unwrap().labels(), own.labels());
+    let (one, two) = (split_indices(&data, &config(1)).unwrap(), split_indices(&data, &config(2)).unwrap());
+    assert!(one.test == two.test && one.validation != two.validation);
+    let mut all: Vec<usize> = [&one.train[..], &one.validation, &one.test].concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..data.train.len()).collect::<Vec<_>>());
+    let none = split(&data, &SplitConfig::default()).unwrap();
+    assert!(none.own_test.is_none() && none.test.len() == 3);
+    let many = SplitConfig { test_per_class: Some(1000), ..Default::default() };
+    assert!(split(&data, &many).unwrap_err().to_string().starts_with("test_per_class: class `0` has 178"));
+}
+
 #[test]
 fn settings_that_make_no_sense_are_refused() {
     let data = open("optdigits", &LoadOptions::default()).unwrap();
@@ -232,7 +256,7 @@ fn settings_that_make_no_sense_are_refused() {
     let all = SplitConfig { validation_per_class: Some(142), ..base };
     assert_eq!(
         refusal(all),
-        "validation_per_class: class `0` has 142 training images, 142 cannot be held out: use at most 141"
+        "validation_per_class: class `0` has 142 training images left, 142 cannot be held out: use at most 141"
     );
     let norm = Normalisation::of(&data.train);
     assert!(Batches::eval(&data.train, &norm, 0).is_err());

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use gram_data::{ImageSet, Splits};
 use gram_ir::{Tensor, Weights};
 use serde::Serialize;
 
 use crate::args::{EvalArgs, SplitArg};
-use crate::failure::{Kind, OrFail, Result};
+use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::model_dir::{ModelDir, save};
 use crate::output;
 use crate::study::training::{evaluate, train_failure};
@@ -27,6 +28,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         SplitArg::Train => ("train", &splits.train),
         SplitArg::Validation => ("validation", &splits.validation),
         SplitArg::Test => ("test", &splits.test),
+        SplitArg::OwnTest => ("own-test", own_test(&splits)?),
     };
     let normalisation = &model.preprocessing.normalisation;
     let found = evaluate(&model.network, &model.weights, set, normalisation)?;
@@ -43,8 +45,16 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     Ok(())
 }
 
+fn own_test(splits: &Splits) -> Result<&ImageSet> {
+    splits.own_test.as_ref().ok_or_else(|| {
+        let message = "there are no test images apart from the test split: the model was not trained with data.test_per_class, or the \
+                       dataset has no test split; use --split test";
+        Failure::new(Kind::Usage, message)
+    })
+}
+
 /// The normalised images (`input`, `[n, c, h, w]`) and what the model makes of them (`logits`, `[n, classes]`), as safetensors.
-fn outputs(model: &ModelDir, set: &gram_data::ImageSet) -> Result<Vec<u8>> {
+fn outputs(model: &ModelDir, set: &ImageSet) -> Result<Vec<u8>> {
     let images = crate::model_dir::reference_images(set, &model.preprocessing.normalisation, set.len())?;
     let scores = gram_train::predict(&model.network, &model.weights, &images.to_f32()).map_err(train_failure)?;
     let shape = vec![scores.len(), model.preprocessing.classes.len()];

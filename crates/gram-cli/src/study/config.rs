@@ -52,6 +52,10 @@ pub(crate) struct DataConfig {
     pub(crate) validation_fraction: f64,
     /// Fraction held out for test where the dataset has no test split.
     pub(crate) test_fraction: f64,
+    /// Test images per class drawn out of the training images, even where the dataset has a test split, which is then apart; none:
+    /// the dataset's own, or `test_fraction`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) test_per_class: Option<usize>,
     /// Most training images per class, for a quick trial on large data; none: all that are left after validation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) train_per_class: Option<usize>,
@@ -68,6 +72,7 @@ impl Default for DataConfig {
             validation_per_class: split.validation_per_class,
             validation_fraction: split.validation_fraction,
             test_fraction: split.test_fraction,
+            test_per_class: split.test_per_class,
             train_per_class: None,
             split_seed: split.seed,
         }
@@ -89,6 +94,7 @@ impl DataConfig {
             validation_per_class: self.validation_per_class,
             validation_fraction: self.validation_fraction,
             test_fraction: self.test_fraction,
+            test_per_class: self.test_per_class,
             seed: self.split_seed,
         };
         let mut splits = gram_data::split(dataset, &config).map_err(data_failure)?;

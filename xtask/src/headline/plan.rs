@@ -1,0 +1,284 @@
+//! What is trained and searched: families, sizes, seeds, and the one recipe.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::record::{Record, core_seconds};
+use crate::shell::{capture, root};
+
+/// One data set of the comparison.
+pub(super) struct Dataset {
+    /// Name in records and file names.
+    pub(super) name: &'static str,
+    /// Name for people.
+    pub(super) title: &'static str,
+    /// Folder under the data folder.
+    pub(super) folder: &'static str,
+    /// Passes of the final training over the training images.
+    epochs: &'static str,
+    /// Settings of `[data]`.
+    splits: &'static [(&'static str, &'static str)],
+    /// Whether the dataset's own test images are apart from the test split.
+    own_test: bool,
+    sizes: &'static [Size],
+}
+
+/// Limits of one searched network.
+struct Size {
+    name: &'static str,
+    max_macs: &'static str,
+    max_params: &'static str,
+    /// Of f32 feature maps.
+    max_peak_bytes: &'static str,
+    /// Compared over three seeds.
+    finalist: bool,
+}
+
+pub(super) const DATASETS: [Dataset; 2] = [
+    Dataset {
+        name: "cifar-10",
+        title: "CIFAR-10",
+        folder: "cifar-10-batches-bin",
+        epochs: "10",
+        splits: &[("validation_per_class", "500"), ("test_per_class", "500")],
+        own_test: true,
+        sizes: &SIZES,
+    },
+    Dataset {
+        name: "fashion-mnist",
+        title: "Fashion-MNIST",
+        folder: "fashion-mnist",
+        epochs: "6",
+        splits: &[("validation_per_class", "500")],
+        own_test: false,
+        sizes: &SIZES,
+    },
+];
+
+const SIZES: [Size; 5] = [
+    size("0.5M", "500k", "14k", "64k", false),
+    size("1M", "1M", "24k", "96k", true),
+    size("1.8M", "1800k", "40k", "112k", true),
+    size("3M", "3M", "72k", "144k", false),
+    size("5M", "5M", "120k", "192k", false),
+];
+
+const fn size(
+    name: &'static str,
+    max_macs: &'static str,
+    max_params: &'static str,
+    max_peak_bytes: &'static str,
+    finalist: bool,
+) -> Size {
+    Size { name, max_macs, max_params, max_peak_bytes, finalist }
+}
+
+/// The recipe of every training, chosen on validation images; see `docs/headline.md`. What is not here is the default.
+const RECIPE: [(&str, &str); 2] = [("learning_rate", "0.016"), ("batch_size", "64")];
+
+/// Seeds of finalists; the first is that of the curves.
+const SEEDS: [u64; 3] = [1, 2, 3];
+
+/// Baselines: family, architectures from small to large, and those that are compared over three seeds. Cheap ones first.
+const BASELINES: [(&str, &[&str], &[&str]); 5] = [
+    ("dsconv", &["dsconv-8", "dsconv-12", "dsconv-16", "dsconv-24", "dsconv-32"], &["dsconv-12", "dsconv-16"]),
+    (
+        "mobilenet-v2-shallow",
+        &[
+            "mobilenet-v2-0.1-32-shallow",
+            "mobilenet-v2-0.15-32-shallow",
+            "mobilenet-v2-0.25-32-shallow",
+            "mobilenet-v2-0.35-32-shallow",
+            "mobilenet-v2-0.5-32-shallow",
+        ],
+        &["mobilenet-v2-0.1-32-shallow", "mobilenet-v2-0.25-32-shallow"],
+    ),
+    (
+        "shrinkcnn",
+        &[
+            "examples/headline/shrinkcnn-4.txt",
+            "examples/headline/shrinkcnn-6.txt",
+            "examples/headline/shrinkcnn-8.txt",
+            "examples/headline/shrinkcnn-12.txt",
+            "examples/headline/shrinkcnn-16.txt",
+        ],
+        &[],
+    ),
+    (
+        "mobilenet-v3-small",
+        &[
+            "mobilenet-v3-small-0.1-32",
+            "mobilenet-v3-small-0.15-32",
+            "mobilenet-v3-small-0.25-32",
+            "mobilenet-v3-small-0.35-32",
+            "mobilenet-v3-small-0.5-32",
+        ],
+        &[],
+    ),
+    (
+        "mobilenet-v2",
+        &[
+            "mobilenet-v2-0.1-32",
+            "mobilenet-v2-0.15-32",
+            "mobilenet-v2-0.25-32",
+            "mobilenet-v2-0.35-32",
+            "mobilenet-v2-0.5-32",
+        ],
+        &[],
+    ),
+];
+
+/// The family of searched networks, and that of random search with the same budget.
+pub(super) const OURS: &str = "gram";
+pub(super) const RANDOM: &str = "random";
+
+/// One command that ends with a trained model.
+pub(super) struct Job {
+    pub(super) name: String,
+    dataset: &'static str,
+    family: &'static str,
+    variant: String,
+    seed: u64,
+    own_test: bool,
+    what: What,
+    /// `gram` and its arguments, apart from data and output.
+    arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum What {
+    Train,
+    Search,
+}
+
+impl Dataset {
+    /// All jobs: searches and cheap baselines first, further seeds of finalists last.
+    pub(super) fn jobs(&self) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for (index, &seed) in SEEDS.iter().enumerate() {
+            let wanted = |finalist: bool| index == 0 || finalist;
+            for size in self.sizes.iter().filter(|size| wanted(size.finalist)) {
+                jobs.extend([OURS, RANDOM].map(|strategy| self.search(strategy, size, seed)));
+            }
+            for (family, architectures, finalists) in &BASELINES {
+                let own = architectures.iter().filter(|architecture| wanted(finalists.contains(architecture)));
+                jobs.extend(own.map(|architecture| self.train(family, architecture, seed)));
+            }
+        }
+        jobs
+    }
+
+    fn job(&self, what: What, family: &'static str, variant: String, seed: u64, mut arguments: Vec<String>) -> Job {
+        let (table, set) = (if what == What::Train { "train" } else { "final" }, "--set".to_owned());
+        let splits = self.splits.iter().map(|(key, value)| format!("data.{key}={value}"));
+        let recipe =
+            RECIPE.into_iter().chain([("epochs", self.epochs)]).map(|(key, value)| format!("{table}.{key}={value}"));
+        arguments.extend(splits.chain(recipe).flat_map(|setting| [set.clone(), setting]));
+        arguments.extend(["--seed".into(), seed.to_string(), "--json".into()]);
+        let name = format!("{}/{family}/{variant}-seed{seed}", self.name);
+        Job { name, dataset: self.name, family, variant, seed, own_test: self.own_test, what, arguments }
+    }
+
+    fn train(&self, family: &'static str, architecture: &str, seed: u64) -> Job {
+        let variant = Path::new(architecture).file_name().map_or(architecture.into(), |name| name.to_string_lossy());
+        let variant = variant.strip_suffix(".txt").unwrap_or(&variant).to_owned();
+        self.job(What::Train, family, variant, seed, vec!["train".into(), architecture.into()])
+    }
+
+    fn search(&self, strategy: &'static str, size: &Size, seed: u64) -> Job {
+        let config = format!("examples/headline/{}.toml", self.name);
+        let limits = [
+            ("--max-macs", size.max_macs),
+            ("--max-params", size.max_params),
+            ("--max-peak-bytes", size.max_peak_bytes),
+        ];
+        let mut arguments: Vec<String> = ["search", "-c", &config, "--strategy", strategy].map(str::to_owned).into();
+        arguments.extend(limits.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]));
+        self.job(What::Search, strategy, size.name.to_owned(), seed, arguments)
+    }
+}
+
+impl Job {
+    /// The command as a person would type it.
+    pub(super) fn command(&self) -> String {
+        format!("gram {}", self.arguments.join(" "))
+    }
+
+    /// Runs the command, or continues it, and measures what came of it.
+    pub(super) fn run(&self, gram: &str, data: &Path, output: &Path) -> Result<Record> {
+        let (started, cores_before) = (Instant::now(), core_seconds());
+        let folder = output.join(&self.name);
+        std::fs::create_dir_all(root().join(&folder)).with_context(|| format!("creating {}", folder.display()))?;
+        let (data, folder_text) = (data.to_string_lossy(), folder.to_string_lossy());
+        let mut arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        arguments.extend(["--data", &data, "-o", &folder_text]);
+        let printed = read(gram, &arguments)?;
+        let model = if self.what == What::Train { folder.clone() } else { folder.join("best") };
+        let model = model.to_string_lossy();
+        let top1 = |split| -> Result<f64> {
+            let report = read(gram, &["eval", &model, "--data", &data, "--split", split, "--json"])?;
+            number(&report, "top1")
+        };
+        let cost = read(gram, &["cost", &format!("{model}/architecture.json"), "--json"])?;
+        let latency = read(gram, &["latency", "measure", &format!("{model}/model.onnx"), "--json"])?;
+        let seconds =
+            (started.elapsed().as_secs_f64(), core_seconds().zip(cores_before).map(|(after, before)| after - before));
+        Ok(Record {
+            name: self.name.clone(),
+            dataset: self.dataset.to_owned(),
+            family: self.family.to_owned(),
+            variant: self.variant.clone(),
+            seed: self.seed,
+            command: self.command(),
+            macs: number(&cost, "macs")?,
+            params: number(&cost, "params")?,
+            peak_bytes: number(&cost, "peak_bytes")?,
+            latency_ms: number(&latency, "latency_ms")?,
+            device: latency["device"].clone(),
+            validation_top1: number(&printed, "validation_top1")?,
+            test_top1: top1("test")?,
+            own_test_top1: self.own_test.then(|| top1("own-test")).transpose()?,
+            n_children: (self.what == What::Search).then(|| number(&printed, "n_children")).transpose()?,
+            seconds: seconds.0,
+            core_seconds: seconds.1,
+        })
+    }
+}
+
+fn read(gram: &str, arguments: &[&str]) -> Result<Value> {
+    serde_json::from_str(&capture(gram, arguments)?)
+        .with_context(|| format!("reading what `gram {}` printed", arguments[0]))
+}
+
+fn number(report: &Value, field: &str) -> Result<f64> {
+    report[field].as_f64().with_context(|| format!("there is no number `{field}` in what gram printed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_family_has_five_sizes_and_one_recipe() {
+        for dataset in &DATASETS {
+            let jobs = dataset.jobs();
+            for family in [OURS, RANDOM].into_iter().chain(BASELINES.iter().map(|(family, ..)| *family)) {
+                let own: Vec<&Job> = jobs.iter().filter(|job| job.family == family && job.seed == 1).collect();
+                assert!(own.len() >= 5, "{family}");
+                for job in own {
+                    let table = if job.what == What::Train { "train" } else { "final" };
+                    for (key, value) in RECIPE {
+                        assert!(job.command().contains(&format!("--set {table}.{key}={value}")), "{}", job.command());
+                    }
+                }
+            }
+            let finalists = |family: &str| jobs.iter().filter(|job| job.family == family && job.seed == 3).count();
+            assert!(
+                finalists(OURS) >= 2 && finalists(OURS) == finalists(RANDOM) && finalists("mobilenet-v2-shallow") >= 2
+            );
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! `docs/headline.md`, its charts, and the table of the README, out of the records alone.
+
+use std::fmt::Write;
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use super::chart;
+use super::compare::{Cost, Variant, cost_at};
+use super::plan::{DATASETS, Dataset, OURS, RANDOM};
+use super::record::Record;
+use crate::shell::root;
+
+/// Families that "the best MobileNet-V2 variant" is taken from.
+const MOBILENET_V2: [&str; 2] = ["mobilenet-v2", "mobilenet-v2-shallow"];
+
+/// Ends of what is generated in the README.
+const MARKS: (&str, &str) = ("<!-- headline: begin -->", "<!-- headline: end -->");
+
+/// Writes the document, the charts and the README's table.
+pub(super) fn write(records: &[Record]) -> Result<()> {
+    let docs = root().join("docs");
+    let mut text = fs::read_to_string(docs.join("headline-method.md")).context("reading docs/headline-method.md")?;
+    let mut readme = String::new();
+    for dataset in &DATASETS {
+        let own: Vec<&Record> = records.iter().filter(|record| record.dataset == dataset.name).collect();
+        if own.is_empty() {
+            continue;
+        }
+        let variants = Variant::all(own.iter().copied());
+        let chart = format!("headline-{}.svg", dataset.name);
+        fs::write(docs.join(&chart), chart::svg(dataset.title, &variants))?;
+        let _ = writeln!(
+            text,
+            "\n## {}\n\n{}\n![{} against four costs]({chart})\n",
+            dataset.title,
+            machine(&own),
+            dataset.title
+        );
+        let ratios = ratios(&variants);
+        let _ = writeln!(text, "{ratios}\n{}\n{}\n{}", against_random(&own), every(&variants), search_cost(&own));
+        let _ = writeln!(readme, "\n{}, test top-1:\n\n{ratios}", dataset.title);
+    }
+    fs::write(docs.join("headline.md"), text)?;
+    let path = root().join("README.md");
+    let old = fs::read_to_string(&path)?;
+    if let Some(new) = between(&old, &readme) {
+        fs::write(&path, new)?;
+    }
+    eprintln!("docs/headline.md and its charts are written from {} records", records.len());
+    for line in left(records) {
+        eprintln!("{line}");
+    }
+    Ok(())
+}
+
+/// What has no record yet.
+fn left(records: &[Record]) -> Vec<String> {
+    let line = |dataset: &Dataset| {
+        let jobs = dataset.jobs();
+        let open = jobs.iter().filter(|job| records.iter().all(|record| record.name != job.name)).count();
+        format!("{}: {open} of {} jobs are left", dataset.name, jobs.len())
+    };
+    DATASETS.iter().map(line).collect()
+}
+
+/// The README with other text between the marks; none if it has no marks.
+fn between(readme: &str, text: &str) -> Option<String> {
+    let (head, rest) = readme.split_once(MARKS.0)?;
+    let (_, tail) = rest.split_once(MARKS.1)?;
+    Some(format!("{head}{}\n{}\n{}{tail}", MARKS.0, text.trim(), MARKS.1))
+}
+
+fn machine(records: &[&Record]) -> String {
+    let mut devices: Vec<String> = records
+        .iter()
+        .map(|record| {
+            let text = |field: &str| record.device[field].as_str().unwrap_or("?").to_owned();
+            format!("{}, {} {}, one thread", text("cpu"), text("engine"), text("engine_version"))
+        })
+        .collect();
+    devices.sort();
+    devices.dedup();
+    format!("Latency: {}.\n", devices.join("; "))
+}
+
+/// Ours beside the best MobileNet-V2 variant at equal accuracy.
+fn ratios(variants: &[Variant<'_>]) -> String {
+    let baseline: Vec<&Variant<'_>> =
+        variants.iter().filter(|variant| MOBILENET_V2.contains(&variant.family)).collect();
+    let mut text = String::from(
+        "| searched network | top-1 (%) | params | MACs | latency | peak | top-1 per M params | per M MACs | latency | peak |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    let mut ours: Vec<&Variant<'_>> = variants.iter().filter(|variant| variant.family == OURS).collect();
+    ours.sort_by(|a, b| a.cost(Cost::Macs).total_cmp(&b.cost(Cost::Macs)));
+    for variant in ours {
+        let ratio = |cost: Cost| {
+            let theirs = cost_at(&baseline, cost, variant.top1().0);
+            theirs.map_or("–".to_owned(), |theirs| format!("{:.2}x", theirs / variant.cost(cost)))
+        };
+        let _ = writeln!(
+            text,
+            "| within {} MACs | {} | {:.1} k | {:.2} M | {:.3} ms | {:.0} KiB | {} | {} | {} | {} |",
+            variant.name,
+            percent(variant),
+            Cost::Params.in_unit(variant.cost(Cost::Params)),
+            Cost::Macs.in_unit(variant.cost(Cost::Macs)),
+            variant.cost(Cost::LatencyMs),
+            Cost::PeakBytes.in_unit(variant.cost(Cost::PeakBytes)),
+            ratio(Cost::Params),
+            ratio(Cost::Macs),
+            ratio(Cost::LatencyMs),
+            ratio(Cost::PeakBytes),
+        );
+    }
+    text.push_str(
+        "\nThe last four columns: how many times more the best MobileNet-V2 variant takes at the same top-1, interpolated on its curve, for each \
+         cost the curve that is best in this cost (– where no variant is as low, or as high).\n",
+    );
+    text
+}
+
+/// Seed by seed, at the same limits.
+fn against_random(records: &[&Record]) -> String {
+    let mut text = String::from(
+        "| limit, seed | gram: MACs (M) | top-1 (%) | random: MACs (M) | top-1 (%) |\n|---|---|---|---|---|\n",
+    );
+    for ours in records.iter().filter(|record| record.family == OURS) {
+        let same =
+            |other: &&&Record| other.family == RANDOM && other.variant == ours.variant && other.seed == ours.seed;
+        let Some(random) = records.iter().find(same) else { continue };
+        let _ = writeln!(
+            text,
+            "| {}, {} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            ours.variant,
+            ours.seed,
+            ours.macs / 1e6,
+            100.0 * ours.test_top1,
+            random.macs / 1e6,
+            100.0 * random.test_top1
+        );
+    }
+    format!("### Random search with the same budget\n\n{text}")
+}
+
+fn percent(variant: &Variant<'_>) -> String {
+    match variant.top1() {
+        (mean, Some(deviation)) => {
+            format!("{:.2} ± {:.2} ({} seeds)", 100.0 * mean, 100.0 * deviation, variant.records.len())
+        }
+        (mean, None) => format!("{:.2}", 100.0 * mean),
+    }
+}
+
+fn every(variants: &[Variant<'_>]) -> String {
+    let mut text = String::from(
+        "### Every network\n\n| family | network | top-1 (%) | own test images (%) | MACs (M) | params (k) | latency (ms) | peak (KiB) |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    let mut sorted: Vec<&Variant<'_>> = variants.iter().collect();
+    sorted.sort_by(|a, b| a.family.cmp(b.family).then(a.cost(Cost::Macs).total_cmp(&b.cost(Cost::Macs))));
+    for variant in sorted {
+        let own: Option<Vec<f64>> = variant.records.iter().map(|record| record.own_test_top1).collect();
+        let own =
+            own.map_or("–".to_owned(), |own| format!("{:.1}", 100.0 * own.iter().sum::<f64>() / own.len() as f64));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {own} | {:.2} | {:.1} | {:.3} | {:.0} |",
+            variant.family,
+            variant.name,
+            percent(variant),
+            Cost::Macs.in_unit(variant.cost(Cost::Macs)),
+            Cost::Params.in_unit(variant.cost(Cost::Params)),
+            variant.cost(Cost::LatencyMs),
+            Cost::PeakBytes.in_unit(variant.cost(Cost::PeakBytes)),
+        );
+    }
+    text
+}
+
+fn search_cost(records: &[&Record]) -> String {
+    let hours = |family: &str| {
+        let own: Vec<&&Record> = records.iter().filter(|record| record.family == family).collect();
+        let cores: Option<f64> = own.iter().map(|record| record.core_seconds).sum();
+        let children: f64 = own.iter().filter_map(|record| record.n_children).sum();
+        (own.len(), children, cores.map(|seconds| seconds / 3600.0))
+    };
+    let mut text =
+        String::from("### What it cost\n\n| family | trainings | children | core-hours |\n|---|---|---|---|\n");
+    let mut families: Vec<&str> = records.iter().map(|record| record.family.as_str()).collect();
+    families.sort_unstable();
+    families.dedup();
+    for family in families {
+        let (n, children, cores) = hours(family);
+        let cores = cores.map_or("–".to_owned(), |hours| format!("{hours:.2}"));
+        let _ = writeln!(text, "| {family} | {n} | {children:.0} | {cores} |");
+    }
+    text + "\nCore-hours of searched families are those of search and final training together.\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::record;
+    use super::*;
+
+    #[test]
+    fn ratios_are_at_equal_accuracy() {
+        let records = [
+            record("gram", 1, 1e6, 0.75),
+            record("mobilenet-v2", 1, 2e6, 0.7),
+            record("mobilenet-v2-shallow", 1, 8e6, 0.8),
+        ];
+        let text = ratios(&Variant::all(&records));
+        // Half of the way between 2 M and 8 M on a logarithmic axis.
+        assert!(
+            text.contains("| 75.00 | 20.0 k | 1.00 M | 0.100 ms | 98 KiB | 4.00x | 4.00x | 4.00x | 4.00x |"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn only_what_is_between_the_marks_changes() {
+        let readme = format!("a\n{}\nold\n{}\nb", MARKS.0, MARKS.1);
+        assert_eq!(between(&readme, "new").unwrap(), format!("a\n{}\nnew\n{}\nb", MARKS.0, MARKS.1));
+        assert_eq!(between("a", "new"), None);
+    }
+}
