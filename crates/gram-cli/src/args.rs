@@ -376,6 +376,23 @@ pub(crate) enum BenchCommand {
     ///
     /// A search sees the validation column alone and is judged by the test column. Searches differ by their seed.
     Tabular(TabularArgs),
+    /// How well cheap trainings rank children: Kendall's tau between studies of the same children
+    ///
+    /// Studies with the same space, limits, seed and `--strategy random` have the same children, however they train them. Name one that
+    /// trains them in full, then those whose [proxy] is to be judged.
+    Proxy(ProxyBenchArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ProxyBenchArgs {
+    /// Study that trains its children in full
+    pub(crate) reference: PathBuf,
+    /// Studies of the same children
+    #[arg(required = true, value_name = "STUDY")]
+    pub(crate) proxies: Vec<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

@@ -77,6 +77,7 @@ mod evaluator;
 mod executor;
 mod files;
 mod gate;
+mod kendall;
 mod latency;
 mod observer;
 mod preflight;
@@ -95,6 +96,7 @@ pub use evaluator::{BadEvalKey, EvalKey, Evaluator, EvaluatorError, Job, Outcome
 pub use executor::{Done, Evaluation, Executor, LocalExecutor};
 pub use files::FileError;
 pub use gate::{Candidate, EdgeList, Gate, Refusal};
+pub use kendall::kendall_tau;
 pub use latency::{LatencyConfig, LatencyLimit, LatencyModel};
 pub use observer::{Observer, Progress};
 pub use preflight::{

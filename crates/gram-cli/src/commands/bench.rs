@@ -1,6 +1,7 @@
 //! `gram bench …`.
 
 mod peak;
+mod proxy;
 mod regret;
 mod step;
 pub(crate) mod tabular;
@@ -15,6 +16,7 @@ pub(crate) fn run(command: &BenchCommand) -> Result<()> {
         BenchCommand::Step(args) => step::run(args),
         BenchCommand::Peak(args) => peak::run(args),
         BenchCommand::Tabular(args) => tabular::run(args),
+        BenchCommand::Proxy(args) => proxy::run(args),
     }
 }
 

@@ -1,0 +1,168 @@
+//! `gram bench proxy`: how well cheap trainings rank the children that a dear one ranks.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use gram_search::{Record, kendall_tau, read_journal};
+use serde::Serialize;
+
+use crate::args::ProxyBenchArgs;
+use crate::failure::{Failure, Kind, OrFail, Result};
+use crate::model_dir::read_text;
+use crate::output;
+
+/// Children that two studies must have in common: fewer rank anything by chance.
+const LEAST_CHILDREN: usize = 8;
+
+#[derive(Serialize)]
+struct Report {
+    reference: String,
+    /// Median seconds of training a child of the reference, on the machine that trained it.
+    reference_seconds: Option<f64>,
+    proxies: Vec<Line>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    study: String,
+    /// Children that both studies have trained.
+    n_children: usize,
+    /// Kendall's τ-b between the validation top-1 of both.
+    kendall_tau: Option<f64>,
+    /// Of the tenth (one at least) that the proxy likes best, the share that is in the reference's best quarter.
+    top_precision: f64,
+    /// Median seconds of training a child.
+    seconds: Option<f64>,
+}
+
+/// One study: validation top-1 by graph, and how long children took.
+struct Trained {
+    scores: BTreeMap<String, f64>,
+    seconds: Option<f64>,
+}
+
+pub(crate) fn run(args: &ProxyBenchArgs) -> Result<()> {
+    let reference = read(&args.reference)?;
+    let line = |study: &PathBuf| {
+        let line = compare(&reference, &read(study)?, study.display().to_string());
+        if line.n_children < LEAST_CHILDREN {
+            let message = format!(
+                "{}: {} children in common with {}, at least {LEAST_CHILDREN} are needed: give both studies the same space, limits, \
+                 seed and `--strategy random`",
+                study.display(),
+                line.n_children,
+                args.reference.display()
+            );
+            return Err(Failure::new(Kind::Usage, message));
+        }
+        Ok(line)
+    };
+    let proxies = args.proxies.iter().map(line).collect::<Result<Vec<_>>>()?;
+    let report =
+        Report { reference: args.reference.display().to_string(), reference_seconds: reference.seconds, proxies };
+    if args.json {
+        return output::json(&report);
+    }
+    print(&report);
+    Ok(())
+}
+
+/// Children of a study with a score; one that diverged counts as 0.
+fn read(study: &Path) -> Result<Trained> {
+    let journal = study.join("journal.jsonl");
+    if !journal.is_file() {
+        return Err(Failure::new(
+            Kind::Data,
+            format!("{}: no such file; name the folder of a study", journal.display()),
+        ));
+    }
+    let records = read_journal(&journal).or_fail(Kind::Data)?;
+    let scores = records.into_iter().filter_map(|record| match record {
+        Record::Child(child) => Some((child.graph, child.outcome.validation_top1().unwrap_or(0.0))),
+        _ => None,
+    });
+    Ok(Trained { scores: scores.collect(), seconds: seconds(&study.join("timings.jsonl"))? })
+}
+
+/// Median seconds of a child; none where none are written down.
+fn seconds(timings: &Path) -> Result<Option<f64>> {
+    if !timings.is_file() {
+        return Ok(None);
+    }
+    let text = read_text(timings)?;
+    let of_line = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["seconds"].as_f64();
+    let mut seconds: Vec<f64> = text.lines().filter_map(of_line).collect();
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds.get(seconds.len() / 2).copied())
+}
+
+fn compare(reference: &Trained, proxy: &Trained, study: String) -> Line {
+    let both: Vec<(f64, f64)> = proxy
+        .scores
+        .iter()
+        .filter_map(|(graph, score)| reference.scores.get(graph).map(|full| (*score, *full)))
+        .collect();
+    let (cheap, full): (Vec<f64>, Vec<f64>) = both.iter().copied().unzip();
+    Line {
+        study,
+        n_children: both.len(),
+        kendall_tau: kendall_tau(&cheap, &full),
+        top_precision: top_precision(both),
+        seconds: proxy.seconds,
+    }
+}
+
+/// Of the best tenth by the first score, the share in the best quarter by the second.
+fn top_precision(mut both: Vec<(f64, f64)>) -> f64 {
+    let n = both.len();
+    let mut full: Vec<f64> = both.iter().map(|(_, full)| *full).collect();
+    full.sort_by(|a, b| b.total_cmp(a));
+    let Some(&bar) = full.get((n / 4).max(1) - 1) else { return 0.0 };
+    both.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.total_cmp(&b.1)));
+    let picked = (n / 10).max(1);
+    both[..picked].iter().filter(|(_, full)| *full >= bar).count() as f64 / picked as f64
+}
+
+fn print(report: &Report) {
+    let seconds = |seconds: Option<f64>| seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.1} s"));
+    let mut rows = vec![["study", "children", "Kendall tau", "top precision", "a child"].map(str::to_owned).to_vec()];
+    for line in &report.proxies {
+        rows.push(vec![
+            line.study.clone(),
+            line.n_children.to_string(),
+            line.kendall_tau.map_or("-".to_owned(), |tau| format!("{tau:.3}")),
+            format!("{:.0} %", 100.0 * line.top_precision),
+            seconds(line.seconds),
+        ]);
+    }
+    output::table(&rows);
+    output::line(format_args!("{} takes {} a child", report.reference, seconds(report.reference_seconds)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_tenth_is_looked_up_among_the_best_quarter() {
+        // Of twelve children one is picked, and three are the best quarter.
+        let full = |i: usize| f64::from([5, 1, 2, 3, 4, 9, 8, 7, 6, 0, 10, 11][i]);
+        let ranked = |best: usize| (0..12).map(|i| (f64::from(u8::from(i == best)), full(i))).collect::<Vec<_>>();
+        assert_eq!(["11", "5", "6"].map(|i| top_precision(ranked(i.parse().unwrap()))), [1.0, 1.0, 0.0]);
+        assert_eq!(top_precision(Vec::new()), 0.0);
+    }
+
+    #[test]
+    fn only_common_children_are_compared() {
+        let trained = |pairs: &[(&str, f64)]| Trained {
+            scores: pairs.iter().map(|(graph, score)| ((*graph).to_owned(), *score)).collect(),
+            seconds: None,
+        };
+        let line = compare(
+            &trained(&[("a", 0.1), ("b", 0.2), ("c", 0.3)]),
+            &trained(&[("a", 0.3), ("c", 0.1), ("d", 1.0)]),
+            "x".into(),
+        );
+        assert_eq!((line.n_children, line.kendall_tau), (2, Some(-1.0)));
+    }
+}
