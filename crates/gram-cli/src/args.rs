@@ -157,6 +157,12 @@ pub(crate) struct SpaceArgs {
     /// Number of classes, where there is no dataset yet
     #[arg(long, value_name = "N", conflicts_with = "data")]
     pub(crate) classes: Option<usize>,
+    /// Most milliseconds a forward pass may be predicted to take, at the upper end of the prediction's interval
+    #[arg(long, value_name = "MS")]
+    pub(crate) max_latency_ms: Option<f64>,
+    /// Device that latencies are predicted for: a file that `gram latency profile` wrote
+    #[arg(long, value_name = "FILE")]
+    pub(crate) latency_device: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,

@@ -97,7 +97,8 @@ pub use gate::{Candidate, EdgeList, Gate, Refusal};
 pub use latency::{LatencyConfig, LatencyLimit, LatencyModel};
 pub use observer::{Observer, Progress};
 pub use preflight::{
-    CostRange, Feasibility, PeakRange, Preflight, PreflightError, StageSize, cheapest_child, preflight,
+    CostRange, Feasibility, LatencyRange, LimitKind, LimitUse, PeakRange, Preflight, PreflightError, StageSize,
+    cheapest_child, preflight, preflight_on,
 };
 pub use report::{ChildSummary, StudyReport, pareto_front, pareto_json};
 pub use strategy::{

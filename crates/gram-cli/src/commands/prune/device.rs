@@ -8,6 +8,7 @@ use gram_prune::{Latency, LatencyModel};
 
 use crate::args::PruneArgs;
 use crate::commands::latency::{open_predictor, predict_failure};
+use crate::commands::space::NO_DEVICE;
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::model_dir::read_text;
 use crate::output;
@@ -75,10 +76,7 @@ pub(super) fn open(args: &PruneArgs, study: &StudyOf) -> Result<Device> {
         }
     }
     match args.max_latency_ms {
-        Some(_) => {
-            let message = "--max-latency-ms needs a device: --latency-device FILE, written by gram latency profile";
-            Err(Failure::new(Kind::Usage, message))
-        }
+        Some(_) => Err(Failure::new(Kind::Usage, NO_DEVICE)),
         None => Ok(Device { clock: None, max_ms: None }),
     }
 }
