@@ -1,7 +1,9 @@
 //! The best networks of a study within limits, without any training.
 
-use gram_ir::{Architecture, Cell, Cost, LowerError, SpaceCosts};
-use gram_memory::keeps_peak_limit;
+use std::cell::RefCell;
+
+use gram_ir::{Architecture, Cell, Cost, LowerError, Network, SpaceCosts};
+use gram_memory::{Fit, Peaks};
 
 use crate::costs::PartCost;
 use crate::pareto::{Weighed, keep_undominated};
@@ -19,7 +21,7 @@ pub struct Chosen {
     pub front: Vec<Choice>,
     /// Different networks that were looked at.
     pub n_candidates: usize,
-    /// Those of them that keep the limits, as far as all their costs were computed.
+    /// Those of them that keep the limits and got all their costs, 1024 at most.
     pub n_within: usize,
 }
 
@@ -74,6 +76,7 @@ pub fn choose(setting: &Setting<'_>, given: &[(usize, Vec<Cell>)]) -> Result<Cho
 pub(crate) struct Pricing<'a> {
     pub(crate) setting: &'a Setting<'a>,
     costs: SpaceCosts,
+    peaks: RefCell<Peaks>,
 }
 
 /// Costs that take a lowered network.
@@ -85,7 +88,8 @@ pub(crate) struct NetworkCosts {
 
 impl<'a> Pricing<'a> {
     pub(crate) fn new(setting: &'a Setting<'a>) -> Result<Self, LowerError> {
-        Ok(Self { setting, costs: SpaceCosts::new(setting.space, setting.input, setting.num_classes)? })
+        let costs = SpaceCosts::new(setting.space, setting.input, setting.num_classes)?;
+        Ok(Self { setting, costs, peaks: RefCell::default() })
     }
 
     /// Exact costs of the network with these cells; none where there is no such network.
@@ -102,19 +106,36 @@ impl<'a> Pricing<'a> {
         let limits = self.setting.limits;
         let network = self.assemble(&proposal.canonical()).lower().ok()?;
         let cost = network.cost();
-        if !limits.allow(&cost) || !keeps_peak_limit(&network, limits) {
+        if !limits.allow(&cost) {
             return None;
         }
         let latency = self.setting.latency.and_then(|model| model.latency(&network));
         if !self.is_quick(latency) {
             return None;
         }
-        let peak_bytes = gram_memory::peak_bytes(&network, &limits.memory).ok()?;
+        let peak_bytes = self.peak_within(&network)?;
         let architecture = self.assemble(&proposal.cells());
         let expected = self.setting.accuracy.map(|model| model.expected(&architecture));
         let retained_weight = proposal.retained_weight();
         let origin = proposal.origin.clone();
         Some(Choice { architecture, origin, cost, peak_bytes, latency, expected, retained_weight })
+    }
+
+    fn peak_bytes(&self, network: &Network) -> Option<u64> {
+        self.peaks.borrow_mut().peak_bytes(network, &self.setting.limits.memory).ok()
+    }
+
+    /// A peak within the limit; none if it is not known that there is one.
+    fn peak_within(&self, network: &Network) -> Option<u64> {
+        let found = self.peak_bytes(network)?;
+        match self.setting.limits.max_peak_bytes.filter(|&most| found > most) {
+            None => Some(found),
+            // Where the search for the least peak is given up, one for an order within the limit may still find one.
+            Some(most) => match gram_memory::fits(network, &self.setting.limits.memory, most) {
+                Ok(Fit::Fits { peak_bytes }) => Some(peak_bytes),
+                _ => None,
+            },
+        }
     }
 
     pub(crate) fn is_quick(&self, latency: Option<crate::Latency>) -> bool {
@@ -124,7 +145,7 @@ impl<'a> Pricing<'a> {
     /// Costs of a proposal that breaks limits, perhaps.
     pub(crate) fn network_costs(&self, proposal: &Proposal) -> Option<NetworkCosts> {
         let network = self.assemble(&proposal.canonical()).lower().ok()?;
-        let peak_bytes = gram_memory::peak_bytes(&network, &self.setting.limits.memory).ok();
+        let peak_bytes = self.peak_bytes(&network);
         Some(NetworkCosts { peak_bytes, latency: self.setting.latency.and_then(|model| model.latency(&network)) })
     }
 

@@ -153,6 +153,11 @@ pub fn preflight_on(
         peak_bytes: peak_bytes.p50 as f64,
         latency_ms: latency_ms.map(|range| range.p50),
     };
+    let kept = kept_by_all(limits, max_latency_ms, &drawn);
+    let feasibility = match feasibility {
+        Feasibility::Undecided if kept > 0.0 => Feasibility::Met,
+        decided => decided,
+    };
     let limit_uses = uses(limits, max_latency_ms, &drawn, &typical);
     let stages = stage_sizes(space);
     Ok(Preflight {
@@ -166,7 +171,7 @@ pub fn preflight_on(
         max_latency_ms,
         binding: tightest(&limit_uses),
         limit_uses,
-        kept: kept_by_all(limits, max_latency_ms, &drawn),
+        kept,
         feasibility,
     })
 }

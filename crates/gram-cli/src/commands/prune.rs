@@ -45,9 +45,9 @@ pub(crate) fn run(args: &PruneArgs) -> Result<()> {
     let given: Vec<(usize, Vec<Cell>)> =
         study.children.iter().map(|child| (child.child, cells(&child.architecture))).collect();
     let mut chosen = choose(&setting, &given).map_err(choose_failure)?;
-    let steps = improve(&setting, &mut chosen, args.repair.unwrap_or(0))?;
+    let steps = args.repair.map(|most| improve(&setting, &mut chosen, most)).transpose()?;
 
-    let report = Report::new(&study, &setting, accuracy.as_ref(), &chosen, &steps)?;
+    let report = Report::new(&study, &setting, accuracy.as_ref(), &chosen, steps.as_deref())?;
     if let Some(path) = &args.front {
         let text = serde_json::to_string_pretty(&report).map_err(|error| Failure::new(Kind::Internal, error))?;
         save(path, (text + "\n").as_bytes())?;
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &PruneArgs) -> Result<()> {
 
 /// Adds what repair makes of the best network.
 fn improve(setting: &Setting<'_>, chosen: &mut Chosen, most_steps: usize) -> Result<Vec<Step>> {
-    if most_steps > 0 && setting.accuracy.is_none() {
+    if setting.accuracy.is_none() {
         let message = "--repair goes by expected accuracy, of which too little is known in this study; leave it out";
         return Err(Failure::new(Kind::Usage, message));
     }

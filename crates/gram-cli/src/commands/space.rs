@@ -184,7 +184,6 @@ fn print_limits(preflight: &Preflight) {
     output::line(match preflight.feasibility {
         Feasibility::Met => "the limits can be met",
         Feasibility::Unmeetable => "the limits cannot be met",
-        Feasibility::Undecided if preflight.kept > 0.0 => "the limits can be met",
         Feasibility::Undecided if undecided => "whether one child meets all limits was not decided",
         Feasibility::Undecided => "each limit can be met alone; whether one child meets all was not decided",
     });

@@ -76,6 +76,17 @@ struct HeldOut {
     score: f64,
 }
 
+impl CrossValidation {
+    /// Kendall's τ that guesses without any sense stay within nineteen times in twenty.
+    ///
+    /// # Source
+    /// The variance of τ for independent orders, 2(2n + 5) / 9n(n − 1): Kendall, A New Measure of Rank Correlation, Biometrika 1938.
+    pub fn tau_of_chance(&self) -> f64 {
+        let n = self.n_examples as f64;
+        1.96 * (2.0 * (2.0 * n + 5.0) / (9.0 * n * (n - 1.0))).sqrt()
+    }
+}
+
 impl Calibrated {
     /// Fits to examples with scores between 0 and 1.
     ///
@@ -293,6 +304,8 @@ mod tests {
         assert!((156..=187).contains(&covered), "{covered} of 192");
         assert!(guesses.iter().all(|g| 0.0 <= g.low && g.low < g.mean && g.mean < g.high && g.high <= 1.0));
         let check = fitted.check();
+        // 2 · 133 / (9 · 64 · 63) = 0.0073; its root times 1.96.
+        assert!((check.tau_of_chance() - 0.1678).abs() < 1e-3, "{}", check.tau_of_chance());
         assert!(check.kendall_tau > 0.7 && check.mean_absolute_error < 0.03 && check.coverage >= 0.9, "{check:?}");
     }
 

@@ -29,8 +29,9 @@ pub(super) struct Report {
     n_candidates: usize,
     /// Those of them that keep the limits and got all their costs.
     n_within: usize,
-    /// Steps of `--repair`, in words.
-    repair: Vec<String>,
+    /// Steps of `--repair`, in words; there only where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repair: Option<Vec<String>>,
     best: Line,
     /// The networks that no other beats in expected top-1, MACs, params, peak bytes and latency at once; best first.
     front: Vec<Line>,
@@ -81,7 +82,7 @@ impl Report {
         setting: &Setting<'_>,
         accuracy: Option<&ExpectedAccuracy>,
         chosen: &Chosen,
-        steps: &[Step],
+        steps: Option<&[Step]>,
     ) -> Result<Self> {
         let front = chosen.front.iter().map(|choice| line(study, choice)).collect::<Result<Vec<_>>>()?;
         Ok(Self {
@@ -92,7 +93,7 @@ impl Report {
             accuracy: accuracy.map(|model| *model.check()),
             n_candidates: chosen.n_candidates,
             n_within: chosen.n_within,
-            repair: steps.iter().map(|step| step.swap.to_string()).collect(),
+            repair: steps.map(|steps| steps.iter().map(|step| step.swap.to_string()).collect()),
             best: front[0].clone(),
             front,
         })
@@ -110,20 +111,24 @@ impl Report {
             output::line(format_args!("and {} more; --front FILE writes all", self.front.len() - MAX_ROWS));
         }
         output::line(format_args!(
-            "{} of {} candidates keep the limits; expected is the validation top-1 that a child would score",
+            "{} networks within the limits compared, of {} candidates; expected is the validation top-1 that a child would score",
             grouped(self.n_within as u64),
             grouped(self.n_candidates as u64)
         ));
         if let Some(check) = &self.accuracy {
             output::line(format_args!(
-                "{} children held out in turn: Kendall's tau {:.2}, mean error {:.2} points",
+                "{} children held out in turn: Kendall's tau {:.2} (chance stays within {:.2}), mean error {:.2} points",
                 check.n_examples,
                 check.kendall_tau,
+                check.tau_of_chance(),
                 100.0 * check.mean_absolute_error
             ));
         }
-        for step in &self.repair {
+        for step in self.repair.iter().flatten() {
             output::line(format_args!("repair: {step}"));
+        }
+        if self.repair.as_ref().is_some_and(Vec::is_empty) {
+            output::line("repair: no swap raises the expected accuracy of the best network");
         }
     }
 }
