@@ -23,7 +23,7 @@ pub(crate) enum Command {
     Search(SearchArgs),
     /// Show what limits a space can meet, before any training
     Space(SpaceArgs),
-    /// Prune a study's meta-graph, without any training; limits that are not given are the study's own
+    /// The best architectures of a study within limits, without any training; limits that are not given are the study's own
     Prune(PruneArgs),
     /// Train an architecture, or continue its training
     Train(TrainArgs),
@@ -157,6 +157,12 @@ pub(crate) struct SpaceArgs {
     /// Number of classes, where there is no dataset yet
     #[arg(long, value_name = "N", conflicts_with = "data")]
     pub(crate) classes: Option<usize>,
+    /// Most milliseconds a forward pass may be predicted to take, at the upper end of the prediction's interval
+    #[arg(long, value_name = "MS")]
+    pub(crate) max_latency_ms: Option<f64>,
+    /// Device that latencies are predicted for: a file that `gram latency profile` wrote
+    #[arg(long, value_name = "FILE")]
+    pub(crate) latency_device: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
@@ -168,9 +174,21 @@ pub(crate) struct PruneArgs {
     pub(crate) study: PathBuf,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
-    /// Architecture file to write
+    /// Most milliseconds a forward pass may be predicted to take, at the upper end of the prediction's interval
+    #[arg(long, value_name = "MS")]
+    pub(crate) max_latency_ms: Option<f64>,
+    /// Device that latencies are predicted for: a file that `gram latency profile` wrote [default: the study's, if it has a limit on latency]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) latency_device: Option<PathBuf>,
+    /// Then improve the best architecture by at most N single-edge swaps, each the one with the highest expected accuracy within the limits
+    #[arg(long, value_name = "N", value_parser = parse_small)]
+    pub(crate) repair: Option<usize>,
+    /// Architecture file to write: the one with the highest expected accuracy
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// JSON file to write: all architectures that no other beats, with costs and expected accuracy
+    #[arg(long, value_name = "FILE")]
+    pub(crate) front: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,

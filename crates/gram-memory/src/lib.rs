@@ -46,4 +46,4 @@ pub use error::MemoryError;
 pub use gram_ir::{Concat, Dtype, MemoryModel, Separable};
 pub use graph::{BufferId, Fragment, MAX_READS, MemoryGraph, Step, StepId};
 pub use plan::{Plan, PlannedStep, fits, keeps_peak_limit, peak_bytes, plan, reorder};
-pub use schedule::{DEFAULT_MAX_STATES, Fit, MAX_EXACT_STEPS, Part, Schedule, fits as fits_graph, schedule};
+pub use schedule::{DEFAULT_MAX_STATES, Fit, MAX_EXACT_STEPS, Part, Peaks, Schedule, fits as fits_graph, schedule};

@@ -4,7 +4,7 @@ use crate::live::Tracker;
 use crate::{BufferId, MemoryGraph};
 
 /// A run of consecutive steps; ids of steps and buffers are local.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Problem {
     /// Bytes that are alive before the first step.
     pub(crate) carry: u64,
@@ -13,7 +13,7 @@ pub(crate) struct Problem {
 }
 
 /// A buffer that the part reads or writes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LocalBuffer {
     pub(crate) bytes: u64,
     /// Steps of the part that read it, ascending.
@@ -27,7 +27,7 @@ pub(crate) struct LocalBuffer {
 }
 
 /// A step of the part.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LocalStep {
     /// Buffers that it reads, each once.
     pub(crate) reads: Vec<u32>,

@@ -1,5 +1,8 @@
 //! Schedules of whole graphs: part by part, bounds first, then the exact search.
 
+use std::collections::BTreeMap;
+
+use gram_ir::{MemoryModel, Network};
 use serde::Serialize;
 
 use crate::bound::{lower_bound, working_set};
@@ -8,7 +11,7 @@ use crate::greedy::{Order, best_quick_order};
 use crate::live::Tracker;
 use crate::parts::part_ends;
 use crate::problem::{LocalIds, Problem};
-use crate::{MemoryGraph, StepId};
+use crate::{MemoryError, MemoryGraph, StepId};
 
 /// Searches within a budget, where the exact search did not end.
 const MAX_PROBES: usize = 6;
@@ -122,6 +125,52 @@ pub fn schedule(graph: &MemoryGraph, max_states: u64) -> Schedule {
         lower_bound_bytes: highest(|part| part.lower_bound_bytes),
         plain_peak_bytes: highest(|part| part.plain_peak_bytes),
         parts,
+    }
+}
+
+/// Peaks of many networks that have parts in common, as those of one study do: equal parts are searched once.
+///
+/// # Example
+/// ```
+/// use gram_ir::preset;
+/// use gram_memory::{MemoryModel, Peaks, peak_bytes};
+/// let network = preset("swiftnet-vww", None, None)?.lower()?;
+/// let engine = MemoryModel::default();
+/// let mut peaks = Peaks::default();
+/// assert_eq!(peaks.peak_bytes(&network, &engine)?, peak_bytes(&network, &engine)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Peaks {
+    /// The peak that was found for each part.
+    solved: BTreeMap<Problem, u64>,
+}
+
+impl Peaks {
+    /// As [`peak_bytes`](crate::peak_bytes).
+    ///
+    /// # Errors
+    /// As [`peak_bytes`](crate::peak_bytes).
+    pub fn peak_bytes(&mut self, network: &Network, engine: &MemoryModel) -> Result<u64, MemoryError> {
+        let graph = MemoryGraph::from_network(network, engine)?;
+        let mut peak = graph.input_bytes();
+        for_each_part(&graph, |work| {
+            let plain_peak = work.plain_peak;
+            let of_part = match work.problem {
+                Some(problem) => match self.solved.get(&problem) {
+                    Some(&known) => known,
+                    None => {
+                        let found = solve(&problem, plain_peak, DEFAULT_MAX_STATES).order.peak;
+                        self.solved.insert(problem, found);
+                        found
+                    }
+                },
+                None => plain_peak,
+            };
+            peak = peak.max(of_part);
+            true
+        });
+        Ok(peak)
     }
 }
 

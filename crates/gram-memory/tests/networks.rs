@@ -6,7 +6,7 @@ use gram_ir::{
     apply_checked, reference,
 };
 use gram_memory::{
-    Concat, Dtype, Fit, MemoryGraph, MemoryModel, Plan, Separable, fits, fits_graph, peak_bytes, plan, reorder,
+    Concat, Dtype, Fit, MemoryGraph, MemoryModel, Peaks, Plan, Separable, fits, fits_graph, peak_bytes, plan, reorder,
 };
 use proptest::prelude::*;
 
@@ -215,4 +215,17 @@ fn plans_of_other_networks_are_refused() {
     let mut backwards = planned.clone();
     backwards.nodes[1..].reverse();
     assert!(reorder(&swiftnet, &backwards).unwrap_err().to_string().contains("another network"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever was looked at before, a peak is that of the network alone.
+    #[test]
+    fn remembered_parts_change_no_peak(networks in prop::collection::vec(arb_any_network(), 1..4), engine in arb_engine()) {
+        let mut peaks = Peaks::default();
+        for network in networks.iter().chain(&networks) {
+            prop_assert_eq!(peaks.peak_bytes(network, &engine).unwrap(), peak_bytes(network, &engine).unwrap());
+        }
+    }
 }

@@ -4,7 +4,11 @@
 //! threshold is a cell. [`prune`] enumerates the thresholds of every stage, computes the exact cost of each cell, and joins the stages to
 //! the networks that no other beats in retained weight, MACs and params at once, all within the limits.
 //!
-//! The crate knows neither meta-graph nor study: it takes operators and weights. It never trains, measures, draws or reads files.
+//! [`choose`] goes on from there: among these networks and the children of a study it picks those that no other beats in the four costs
+//! (MACs, params, peak bytes, latency) and in the accuracy that a model expects, and [`repair`] improves one by single-edge swaps.
+//!
+//! The crate knows neither meta-graph nor study: it takes operators and weights, and models of
+//! latency and accuracy behind traits. It never trains, measures, draws or reads files.
 //!
 //! # Example
 //! ```
@@ -24,11 +28,22 @@
 //! ```
 
 mod candidates;
+mod choice;
+mod choose;
 mod costs;
 mod error;
 mod merge;
 mod pareto;
+mod proposals;
 mod prune;
+mod repair;
+mod setting;
+mod unmeetable;
 
+pub use choice::{Choice, Origin, pareto};
+pub use choose::{Chosen, choose};
 pub use error::PruneError;
 pub use prune::{Candidate, MAX_FRONT, PrunableStage, Pruned, prune};
+pub use repair::{Step, Swap, repair};
+pub use setting::{AccuracyModel, Expectation, Latency, LatencyModel, Setting};
+pub use unmeetable::{ChooseError, Least, Limit, Unmeetable};

@@ -108,7 +108,7 @@ pub fn prune(
     }
 }
 
-fn check(space: &Space, stages: &[PrunableStage<'_>]) -> Result<(), PruneError> {
+pub(crate) fn check(space: &Space, stages: &[PrunableStage<'_>]) -> Result<(), PruneError> {
     space.verify()?;
     if stages.len() != space.stages.len() {
         return Err(PruneError::Stages { expected: space.stages.len(), got: stages.len() });
@@ -133,7 +133,7 @@ fn check_stage(stage: usize, given: &PrunableStage<'_>, space: &StageSpace) -> R
 }
 
 /// All items, or `most` (two or more) at even distances, first and last included.
-fn spread<T>(items: &[T], most: usize) -> impl Iterator<Item = &T> {
+pub(crate) fn spread<T>(items: &[T], most: usize) -> impl Iterator<Item = &T> {
     let n = items.len().min(most);
     (0..n).map(move |i| if items.len() <= most { &items[i] } else { &items[i * (items.len() - 1) / (most - 1)] })
 }

@@ -111,6 +111,11 @@ impl CellDomain {
         Point::from(values)
     }
 
+    /// The space, with all that it leaves open.
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+
     /// The meta-graph that draws the random children.
     pub fn meta(&self) -> &MetaGraph {
         &self.meta

@@ -75,6 +75,7 @@ mod config;
 pub mod domain;
 mod evaluator;
 mod executor;
+mod expected;
 mod files;
 mod gate;
 mod kendall;
@@ -94,13 +95,15 @@ pub use cell_domain::CellDomain;
 pub use config::{ConfigError, Sampler, StrategyError, StrategyKind, StudyConfig, UnknownStrategy, WarmStart};
 pub use evaluator::{BadEvalKey, EvalKey, Evaluator, EvaluatorError, Job, Outcome};
 pub use executor::{Done, Evaluation, Executor, LocalExecutor};
+pub use expected::{ExpectedAccuracy, ExpectedError, TrainedChild, trained_children};
 pub use files::FileError;
 pub use gate::{Candidate, EdgeList, Gate, Refusal};
 pub use kendall::kendall_tau;
 pub use latency::{LatencyConfig, LatencyLimit, LatencyModel};
 pub use observer::{Observer, Progress};
 pub use preflight::{
-    CostRange, Feasibility, PeakRange, Preflight, PreflightError, StageSize, cheapest_child, preflight,
+    CostRange, Feasibility, LatencyRange, LimitKind, LimitUse, PeakRange, Preflight, PreflightError, StageSize,
+    cheapest_child, preflight, preflight_on,
 };
 pub use report::{ChildSummary, StudyReport, pareto_front, pareto_json};
 pub use strategy::{

@@ -1,8 +1,11 @@
 //! Preflight: what a space costs at least, typically and at most, and which limits can be met, before anything is trained.
 
+mod binding;
 mod extremes;
+mod latencies;
 mod peaks;
 mod prices;
+mod seen;
 mod size;
 
 use std::collections::BTreeSet;
@@ -11,12 +14,15 @@ use gram_ir::{Blueprint, Cost, Limits, LowerError, Macs, Network, NodeOperators,
 use gram_meta::{MetaConfig, MetaGraph, MetaGraphError, SampleError};
 use serde::Serialize;
 
-use crate::Gate;
-use crate::streams::probe_stream;
+use crate::{Gate, LatencyModel};
 
+pub use binding::{LimitKind, LimitUse};
+use binding::{Typical, kept_by_all, tightest, uses};
 use extremes::{Objective, most, smallest};
+pub use latencies::LatencyRange;
 pub use peaks::PeakRange;
 use prices::Prices;
+pub(crate) use seen::{LeastSeen, small};
 use size::log10_children;
 
 /// What a space can cost, and whether limits can be met.
@@ -28,6 +34,9 @@ pub struct Preflight {
     pub params: CostRange,
     /// Bytes of feature maps that are alive at one time.
     pub peak_bytes: PeakRange,
+    /// Milliseconds, upper ends of predictions; where a device is given that knows the space's operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<LatencyRange>,
     /// How many children each stage has.
     pub stages: Vec<StageSize>,
     /// log10 of the number of children: distinct sets of edges from live nodes that are feasible, in every layout, limits not considered. Isomorphic ones are
@@ -35,6 +44,15 @@ pub struct Preflight {
     pub log10_children: f64,
     /// The limits that were asked about.
     pub limits: Limits,
+    /// The limit on latency that was asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_latency_ms: Option<f64>,
+    /// What each limit means for the prior's children.
+    pub limit_uses: Vec<LimitUse>,
+    /// The limit that refuses most of the prior's children, of equals the lowest one beside the median child; none without limits.
+    pub binding: Option<LimitKind>,
+    /// Share of the prior's children that keep all limits, `0..=1`.
+    pub kept: f64,
     /// Whether a child keeps them.
     pub feasibility: Feasibility,
 }
@@ -44,7 +62,7 @@ pub struct Preflight {
 pub struct CostRange {
     /// The cost of the cheapest child; exact.
     pub min: u64,
-    /// A tenth of the prior's children cost at most this; from [`Preflight`]'s sample.
+    /// A tenth of the prior's children cost at most this; of 256 that the search's own sampler drew.
     pub p10: u64,
     /// The median of the prior's children.
     pub p50: u64,
@@ -75,9 +93,6 @@ pub enum Feasibility {
     Undecided,
 }
 
-/// Children drawn from the prior for the quantiles.
-const SAMPLES: usize = 256;
-
 /// Costs of the space's children and whether `limits` can be met. `seed` deals the operators, as it does in a study.
 ///
 /// The least costs are exact: a cheapest child has, in each stage, at most one node that is no leaf (see the module `extremes`), so
@@ -96,35 +111,78 @@ pub fn preflight(
     limits: &Limits,
     seed: u64,
 ) -> Result<Preflight, PreflightError> {
+    preflight_on(&Gate { space, input, num_classes, limits, latency: None }, None, seed)
+}
+
+/// As [`preflight()`], with latencies: `device` predicts them, the gate's limit on them may be none.
+///
+/// That a limit on latency is met is proved by a child that keeps it; that it cannot be met is never proved.
+///
+/// # Errors
+/// As for [`preflight()`].
+/// # Complexity
+/// That of [`preflight()`], and a prediction for each of some hundred children.
+pub fn preflight_on(
+    gate: &Gate<'_>,
+    device: Option<&dyn LatencyModel>,
+    seed: u64,
+) -> Result<Preflight, PreflightError> {
+    let Gate { space, input, num_classes, limits, latency } = *gate;
+    let max_latency_ms = latency.map(|limit| limit.max_ms);
     let meta = MetaGraph::new(space, MetaConfig::default(), seed)?;
-    let gate = Gate { space, input, num_classes, limits, latency: None };
     let mut prices = Prices::of(space, input, num_classes)?;
-    let Extremes { least_macs, least_params, peak_at_least, feasibility, .. } = decide(&meta, &gate, &mut prices)?;
+    let Extremes { least_macs, least_params, peak_at_least, feasibility, cheapest, .. } =
+        decide(&meta, gate, &mut prices)?;
     let most_macs = most(&meta, &mut prices, Objective::MACS);
     let most_params = most(&meta, &mut prices, Objective::PARAMS);
-    let (drawn, peaks) = draw_costs(&meta, &gate, seed)?;
-    let range = |min, max: f64, of: fn(&Cost) -> u64| CostRange::new(min, drawn.iter().map(of).collect(), max as u64);
+    let drawn = seen::typical(&meta, gate, device, seed)?;
+    let least = seen::small(&meta, gate, device, &cheapest, seed)?;
+    let dear = seen::dear(&meta, gate, device)?;
+    let range = |min, max: f64, of: fn(&Cost) -> u64| {
+        CostRange::new(min, drawn.iter().map(|drawn| of(&drawn.cost)).collect(), max as u64)
+    };
+    let (macs, params) = (
+        range(least_macs.macs.0, most_macs, |cost| cost.macs.0),
+        range(least_params.params.0, most_params, |cost| cost.params.0),
+    );
+    let peak_bytes = PeakRange::new(peak_at_least, &drawn, least.peak_bytes, &dear);
+    let latency_ms = LatencyRange::new(&drawn, least.latency_ms, &dear);
+    let typical = Typical {
+        macs: macs.p50 as f64,
+        params: params.p50 as f64,
+        peak_bytes: peak_bytes.p50 as f64,
+        latency_ms: latency_ms.map(|range| range.p50),
+    };
+    let kept = kept_by_all(limits, max_latency_ms, &drawn);
+    let feasibility = match feasibility {
+        Feasibility::Undecided if kept > 0.0 => Feasibility::Met,
+        decided => decided,
+    };
+    let limit_uses = uses(limits, max_latency_ms, &drawn, &typical);
+    let stages = stage_sizes(space);
+    Ok(Preflight {
+        macs,
+        params,
+        peak_bytes,
+        latency_ms,
+        log10_children: stages.iter().map(|stage| stage.log10_children).sum::<f64>() + log10_layouts(space),
+        stages,
+        limits: *limits,
+        max_latency_ms,
+        binding: tightest(&limit_uses),
+        limit_uses,
+        kept,
+        feasibility,
+    })
+}
+
+fn stage_sizes(space: &Space) -> Vec<StageSize> {
     let n_operators = match space.node_operators {
         NodeOperators::Dealt => 1,
         NodeOperators::Searched => space.operators.iter().collect::<BTreeSet<_>>().len(),
     };
-    let stages: Vec<StageSize> = space
-        .stages
-        .iter()
-        .map(|stage| StageSize {
-            nodes: stage.nodes,
-            log10_children: log10_children(stage.nodes, space.max_in_degree, n_operators),
-        })
-        .collect();
-    Ok(Preflight {
-        macs: range(least_macs.macs.0, most_macs, |cost| cost.macs.0),
-        params: range(least_params.params.0, most_params, |cost| cost.params.0),
-        peak_bytes: PeakRange::new(peak_at_least, peaks),
-        log10_children: stages.iter().map(|stage| stage.log10_children).sum::<f64>() + log10_layouts(space),
-        stages,
-        limits: *limits,
-        feasibility,
-    })
+    let size = |nodes| StageSize { nodes, log10_children: log10_children(nodes, space.max_in_degree, n_operators) };
+    space.stages.iter().map(|stage| size(stage.nodes)).collect()
 }
 
 /// log10 of the number of layouts.
@@ -156,6 +214,8 @@ pub(crate) struct Extremes {
     pub(crate) feasibility: Feasibility,
     /// A child that keeps the limits, in the meta-graph's numbering: there iff `feasibility` says met.
     pub(crate) witness: Option<Blueprint>,
+    /// The child with the fewest MACs and the one with the fewest params.
+    pub(crate) cheapest: [Blueprint; 2],
 }
 
 impl Extremes {
@@ -176,7 +236,11 @@ fn decide(meta: &MetaGraph, gate: &Gate<'_>, prices: &mut [Prices]) -> Result<Ex
     let (by_macs, least_macs) = cheapest(Objective::MACS)?;
     let (by_params, least_params) = cheapest(Objective::PARAMS)?;
     let peak_at_least = peaks::of_every_child(gate, &by_macs)?;
-    let ended = |feasibility, witness| Ok(Extremes { least_macs, least_params, peak_at_least, feasibility, witness });
+    let two = [by_macs.clone(), by_params.clone()];
+    let ended = |feasibility, witness| {
+        let cheapest = two.clone();
+        Ok(Extremes { least_macs, least_params, peak_at_least, feasibility, witness, cheapest })
+    };
     if limits.max_macs.is_some_and(|most| least_macs.macs > most)
         || limits.max_params.is_some_and(|most| least_params.params > most)
         || limits.max_peak_bytes.is_some_and(|most| peak_at_least > most)
@@ -231,20 +295,6 @@ impl CostRange {
         let quantile = |tenths: usize| drawn.get(drawn.len().saturating_sub(1) * tenths / 10).copied().unwrap_or(min);
         Self { min, p10: quantile(1), p50: quantile(5), p90: quantile(9), max: max.max(min) }
     }
-}
-
-/// Costs and peak bytes of children of the prior.
-fn draw_costs(meta: &MetaGraph, gate: &Gate<'_>, seed: u64) -> Result<(Vec<Cost>, Vec<u64>), PreflightError> {
-    let (mut costs, mut peaks) = (Vec::new(), Vec::new());
-    for attempt in 0..SAMPLES {
-        let child = meta.sample(&mut probe_stream(seed, attempt), &|_| true)?;
-        let blueprint = meta.blueprint(&child)?;
-        // A child whose maps are too wide to build is none.
-        let Ok(network) = gate.space.build(gate.input, gate.num_classes, &blueprint).lower() else { continue };
-        costs.push(network.cost());
-        peaks.extend(peaks::quick_peak(&network, gate.limits));
-    }
-    Ok((costs, peaks))
 }
 
 /// Why there is no preflight, or what it refuses.

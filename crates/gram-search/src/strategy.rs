@@ -7,7 +7,7 @@ mod random;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gram_ir::{Blueprint, CanonicalKey, LowerError, Macs, Params};
+use gram_ir::{Blueprint, CanonicalKey, LowerError, Macs, Params, grouped};
 use gram_meta::{Converged, MetaGraph, MetaGraphError, PropagateError, SampleError, WarmStartError};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -174,7 +174,8 @@ pub enum AskError {
     Sample(#[from] SampleError),
     /// The prior hardly ever keeps the limits, however thin.
     #[error(
-        "none of {tries} children drawn from the thinned prior keeps the limits, nor one of the cheapest; the smallest possible cost is {least_macs} and {least_params}, perhaps not of one child; a limit on peak bytes or latency may be what binds"
+        "none of {tries} children drawn from the thinned prior keeps the limits, nor one of the cheapest; the smallest possible cost is {least_macs} and {least_params}, perhaps not of one child{}",
+        describe_seen(*.least_peak_bytes, *.least_latency_ms)
     )]
     Prior {
         /// Children drawn.
@@ -183,6 +184,10 @@ pub enum AskError {
         least_macs: Macs,
         /// The least params of a child; perhaps another one.
         least_params: Params,
+        /// The least peak bytes of the cheapest children and of small ones that were drawn; where peak bytes are limited.
+        least_peak_bytes: Option<u64>,
+        /// The least milliseconds, upper ends of predictions, of the same; where latency is limited and could be predicted.
+        least_latency_ms: Option<f64>,
     },
     /// The cheapest children cannot be found.
     #[error(transparent)]
@@ -202,6 +207,13 @@ pub enum AskError {
     /// The study is to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+fn describe_seen(peak_bytes: Option<u64>, latency_ms: Option<f64>) -> String {
+    let peak = peak_bytes.map(|bytes| format!("{} peak bytes", grouped(bytes)));
+    let ms = latency_ms.map(|ms| format!("{ms:.4} ms"));
+    let seen: Vec<String> = peak.into_iter().chain(ms).collect();
+    if seen.is_empty() { String::new() } else { format!("; the least that was seen is {}", seen.join(" and ")) }
 }
 
 /// Why a strategy cannot learn from a round.

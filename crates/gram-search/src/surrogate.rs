@@ -1,10 +1,12 @@
 //! Surrogates: what a score might be, before anything is trained.
 
+mod calibrated;
 mod cholesky;
 mod features;
 mod kernel_ridge;
 mod targets;
 
+pub use calibrated::{Calibrated, CrossValidation, Expected, MIN_EXAMPLES};
 pub use features::Features;
 pub use kernel_ridge::{KernelRidge, KernelRidgeConfig};
 
@@ -53,6 +55,14 @@ pub enum SurrogateError {
         examples: usize,
         /// Scores given.
         scores: usize,
+    },
+    /// Too few examples to hold some out.
+    #[error("{examples} examples, {least} are needed")]
+    TooFew {
+        /// Examples given.
+        examples: usize,
+        /// Fewest that are enough.
+        least: usize,
     },
     /// A score that says nothing.
     #[error("score {index} is {score}; scores are finite")]

@@ -422,7 +422,7 @@ proptest! {
             }
             Err(StudyError::Ask(_)) => {
                 let checked = preflight(&config.space, config.input, 10, &config.limits, seed).unwrap();
-                prop_assert_eq!(checked.feasibility, Feasibility::Undecided);
+                prop_assert!(checked.feasibility != Feasibility::Unmeetable && checked.kept < 0.01, "{checked:?}");
                 prop_assert_eq!(guard.toy.n_calls.into_inner(), 0);
             }
             Err(other) => prop_assert!(false, "{other}"),
@@ -463,20 +463,21 @@ proptest! {
             warm_source: None,
             latency: None,
         });
-        let checked = || preflight(&config.space, config.input, 10, &config.limits, seed).unwrap().feasibility;
+        let checked = || preflight(&config.space, config.input, 10, &config.limits, seed).unwrap();
         match ended {
             Ok(report) => {
                 prop_assert!(report.n_children >= 1);
                 prop_assert!(report.best.iter().all(|child| keeps(&config.limits, &child.architecture.lower().unwrap())));
-                prop_assert_ne!(checked(), Feasibility::Unmeetable);
+                prop_assert_ne!(checked().feasibility, Feasibility::Unmeetable);
             }
             Err(StudyError::Preflight(error @ PreflightError::Unmeetable { .. })) => {
                 prop_assert!(error.to_string().contains("peak bytes"), "{error}");
-                prop_assert_eq!(checked(), Feasibility::Unmeetable);
+                prop_assert_eq!(checked().feasibility, Feasibility::Unmeetable);
                 prop_assert_eq!(guard.toy.n_calls.into_inner(), 0);
             }
             Err(StudyError::Ask(_)) => {
-                prop_assert_eq!(checked(), Feasibility::Undecided);
+                let checked = checked();
+                prop_assert!(checked.feasibility != Feasibility::Unmeetable && checked.kept < 0.01, "{checked:?}");
                 prop_assert_eq!(guard.toy.n_calls.into_inner(), 0);
             }
             Err(other) => prop_assert!(false, "{other}"),

@@ -206,6 +206,7 @@ fn search(
     // What is behind the search (finalists, final training) may be changed without losing it, as long as there is no `best/`.
     let context = serde_json::json!({ "data": config.data.without_path() });
     let (space, input, num_classes, limits) = (study.space.clone(), study.input, study.num_classes, study.limits);
+    let was_there = dir.exists();
     let mut opened = Study::open(dir, study, &evaluator.identity(), &context).map_err(study_failure)?;
     warm.map_or(Ok(()), |warm| warm.save(dir))?;
     let text = toml::to_string_pretty(config).or_fail_with(Kind::Internal, "writing study.toml")?;
@@ -220,13 +221,44 @@ fn search(
     let latency = latency.map(|latency| latency.limit.clone());
     let run =
         Run { evaluator, executor, observer: &mut observer, interrupt: flag, pruned: &pruned, warm_source, latency };
-    let report = opened.run(run).map_err(study_failure)?;
+    let report = match opened.run(run) {
+        Ok(report) => report,
+        Err(error) => {
+            if matches!(error, StudyError::Preflight(_) | StudyError::Ask(AskError::Prior { .. } | AskError::Sample(_)))
+            {
+                drop(opened);
+                withdraw(dir, was_there);
+            }
+            return Err(study_failure(error));
+        }
+    };
     if report.stop == StopReason::Interrupted {
         return Err(interrupt::failure(&format!("{} evaluated children are kept", report.n_children)));
     }
     let hours = started.elapsed().as_secs_f64() / 3600.0;
     let children_per_hour = (report.n_evaluated_now > 0).then(|| report.n_evaluated_now as f64 / hours);
     Ok(Searched { report, children_per_hour, _study: opened })
+}
+
+/// Takes back what opening a study has written, if no child was evaluated: its limits were refused, and the next try may name others.
+///
+/// What cannot be removed is left: the refusal is what there is to say.
+fn withdraw(dir: &Path, was_there: bool) {
+    let journal = dir.join("journal.jsonl");
+    let is_empty = gram_search::read_journal(&journal)
+        .is_ok_and(|records| !records.iter().any(|record| matches!(record, gram_search::Record::Child(_))));
+    let results = dir.join("results");
+    if !is_empty || (results.exists() && std::fs::remove_dir(&results).is_err()) {
+        return;
+    }
+    for file in ["study.toml", "journal.jsonl", "lock"] {
+        let _ = std::fs::remove_file(dir.join(file));
+    }
+    if !was_there {
+        // A folder that was there may hold the only copy of it.
+        let _ = std::fs::remove_file(crate::study::warm::copy(dir));
+        let _ = std::fs::remove_dir(dir);
+    }
 }
 
 fn percent(top1: Option<f64>) -> String {

@@ -17,7 +17,7 @@ pub(crate) struct WarmSource {
 }
 
 /// The study's own copy: the source may be changed or deleted before the study has ended.
-fn copy(study: &Path) -> PathBuf {
+pub(crate) fn copy(study: &Path) -> PathBuf {
     study.join("warm-start.json")
 }
 

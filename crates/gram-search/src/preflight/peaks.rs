@@ -4,6 +4,7 @@ use gram_ir::{Blueprint, Limits, LowerError, Network};
 use gram_memory::{MemoryGraph, Schedule, schedule};
 use serde::Serialize;
 
+use super::seen::Drawn;
 use crate::Gate;
 
 /// Sets of steps that are visited for a typical child: few, for there are many children and a little above the least peak tells as much.
@@ -14,20 +15,28 @@ const FEW_STATES: u64 = 1 << 10;
 pub struct PeakRange {
     /// Every child takes so much; proven, but there may be no child that takes no more.
     pub at_least: u64,
+    /// The least of a few hundred children, the cheapest and many small ones among them, in an order that was found quickly.
+    pub least_seen: u64,
     /// A tenth of the prior's children take at most this, in an order that was found quickly.
     pub p10: u64,
     /// The median of the prior's children.
     pub p50: u64,
     /// A tenth of the prior's children take at least this.
     pub p90: u64,
+    /// The most of a few hundred children, some with as many edges as may be among them.
+    pub most_seen: u64,
 }
 
 impl PeakRange {
-    pub(super) fn new(at_least: u64, mut drawn: Vec<u64>) -> Self {
+    pub(super) fn new(at_least: u64, typical: &[Drawn], least_seen: Option<u64>, dear: &[Drawn]) -> Self {
+        let peaks = |drawn: &[Drawn]| drawn.iter().filter_map(|drawn| drawn.peak_bytes).collect::<Vec<_>>();
+        let mut drawn = peaks(typical);
         drawn.sort_unstable();
         let last = drawn.len().saturating_sub(1);
         let quantile = |tenths: usize| drawn.get(last * tenths / 10).copied().unwrap_or(at_least);
-        Self { at_least, p10: quantile(1), p50: quantile(5), p90: quantile(9) }
+        let all = || drawn.iter().copied().chain(least_seen).chain(peaks(dear));
+        let (least_seen, most_seen) = (all().min().unwrap_or(at_least), all().max().unwrap_or(at_least));
+        Self { at_least, least_seen, p10: quantile(1), p50: quantile(5), p90: quantile(9), most_seen }
     }
 }
 

@@ -7,9 +7,9 @@ use gram_ir::{Blueprint, Cell};
 use gram_meta::{Child, MetaGraph, MetaStage, SampleError, StageEdges, Tilted};
 use rand_chacha::ChaCha8Rng;
 
-use crate::preflight::Extremes;
+use crate::preflight::{Extremes, LeastSeen, small};
 use crate::streams::probe_stream;
-use crate::{AskError, Candidate, Context, Prior, Proposal};
+use crate::{AskError, Candidate, Context, LatencyModel, Prior, Proposal};
 
 /// A round may draw so many children for each new one that it is asked for …
 pub const TRIES_PER_NEW_CHILD: usize = 32;
@@ -179,13 +179,20 @@ fn stage_edges(stage: &MetaStage, cell: &Cell) -> StageEdges {
 
 /// The thinnest prior tilted towards preflight's witness.
 fn tilted(meta: &MetaGraph, context: &Context<'_>) -> Result<Fitted, AskError> {
-    let Extremes { least_macs, least_params, witness, .. } = Extremes::find(meta, &context.gate)?;
-    let refused = AskError::Prior {
-        tries: PROBES * FACTORS.len(),
-        least_macs: least_macs.macs,
-        least_params: least_params.params,
+    let Extremes { least_macs, least_params, witness, cheapest, .. } = Extremes::find(meta, &context.gate)?;
+    let refused = || -> Result<AskError, AskError> {
+        let gate = &context.gate;
+        let model = gate.latency.map(|limit| limit.model.as_ref() as &dyn LatencyModel);
+        let LeastSeen { peak_bytes, latency_ms } = small(meta, gate, model, &cheapest, context.seed)?;
+        Ok(AskError::Prior {
+            tries: PROBES * FACTORS.len(),
+            least_macs: least_macs.macs,
+            least_params: least_params.params,
+            least_peak_bytes: peak_bytes.filter(|_| gate.limits.max_peak_bytes.is_some()),
+            least_latency_ms: latency_ms,
+        })
     };
-    let Some(Blueprint { layout, cells }) = witness else { return Err(refused) };
+    let Some(Blueprint { layout, cells }) = witness else { return Err(refused()?) };
     let stages = meta.stages().iter().zip(&cells);
     let witness = Child::new(stages.map(|(stage, cell)| stage_edges(stage, cell)).collect()).with_layout(layout);
     let factor = 0.0;
@@ -199,7 +206,7 @@ fn tilted(meta: &MetaGraph, context: &Context<'_>) -> Result<Fitted, AskError> {
             return Ok(Fitted { meta: thinnest, tilt: Some(tilt), prior });
         }
     }
-    Err(refused)
+    Err(refused()?)
 }
 
 fn acceptance(meta: &MetaGraph, tilt: Option<&Tilt>, context: &Context<'_>) -> Result<f64, AskError> {

@@ -29,7 +29,7 @@ pub(super) fn normal_scores(scores: &[f64]) -> Vec<f64> {
 ///
 /// # Source
 /// Abramowitz and Stegun 26.2.23.
-fn normal_quantile(p: f64) -> f64 {
+pub(super) fn normal_quantile(p: f64) -> f64 {
     let tail = (-2.0 * p.min(1.0 - p).ln()).sqrt();
     let numerator = 2.515517 + tail * (0.802853 + tail * 0.010328);
     let denominator = 1.0 + tail * (1.432788 + tail * (0.189269 + tail * 0.001308));
