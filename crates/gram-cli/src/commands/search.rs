@@ -22,7 +22,7 @@ use crate::output;
 use crate::progress::Progress;
 use crate::study::config::StudyConfig;
 use crate::study::evaluator::ProxyEvaluator;
-use crate::study::finish::{FinalistLatency, Finish, Winner};
+use crate::study::finish::{FinalistLatency, Finish, Rung, Winner};
 use crate::study::images::Images;
 use crate::study::jobs::{SharedCores, cores, share_out};
 use crate::study::latency::Latency;
@@ -108,8 +108,21 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         .map_err(preflight_failure)?;
     require_memory(&memory, &study, &config)?;
     latency.as_ref().map_or(Ok(()), |latency| require_operators(latency, &study))?;
-    let evaluator = ProxyEvaluator::new(&images, &config, &device, flag)?;
-    let executor = SharedCores::new(&evaluator, shares, memory.left());
+    let evaluator = ProxyEvaluator::new(&images, &config.proxy, &config.data, &device, flag)?;
+    let executor = SharedCores::new(&evaluator, shares.clone(), memory.left());
+    let dearer = config
+        .rungs
+        .iter()
+        .map(|rung| ProxyEvaluator::new(&images, &rung.proxy(&config.proxy), &config.data, &device, flag))
+        .collect::<Result<Vec<_>>>()?;
+    let executors: Vec<_> =
+        dearer.iter().map(|evaluator| SharedCores::new(evaluator, shares.clone(), memory.left())).collect();
+    let mut rungs: Vec<Rung<'_>> = (config.rungs.iter().zip(&dearer).zip(&executors))
+        .map(|((rung, evaluator), executor)| Rung { n_networks: rung.networks, evaluator, executor })
+        .collect();
+    if rungs.is_empty() {
+        rungs.push(Rung { n_networks: config.search.finalists, evaluator: &evaluator, executor: &executor });
+    }
     // The study stays open, and locked, until all is done.
     let searched =
         search(&args.output, study, &config, (warm.as_ref(), latency.as_ref()), &evaluator, &executor, flag)?;
@@ -118,8 +131,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         config: &config,
         space: &space,
         images: &images,
-        evaluator: &evaluator,
-        executor: &executor,
+        rungs: &rungs,
         memory: &memory,
         latency: latency.as_ref(),
         device: &device,

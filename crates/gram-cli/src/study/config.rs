@@ -30,6 +30,10 @@ pub(crate) struct StudyConfig {
     pub(crate) search: SearchConfig,
     pub(crate) meta: MetaConfig,
     pub(crate) proxy: ProxyConfig,
+    /// Dearer and dearer proxies for fewer and fewer of the best networks, when the search is over; none: the finalists are scored once more
+    /// on the search's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) rungs: Vec<RungConfig>,
     /// How the winner is trained.
     #[serde(rename = "final")]
     pub(crate) final_training: TrainConfig,
@@ -197,6 +201,31 @@ pub(crate) struct ProxyConfig {
     pub(crate) train: TrainConfig,
 }
 
+/// One step of successive halving behind the search (Jamieson and Talwalkar, arXiv:1502.07943): the best networks so far, each trained anew with
+/// a fresh seed on a dearer proxy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RungConfig {
+    /// Networks that are trained; at most as many as on the rung before.
+    pub(crate) networks: usize,
+    /// As in `[proxy]`.
+    pub(crate) images_per_class: usize,
+    /// As in `[proxy]`.
+    pub(crate) validation_images_per_class: usize,
+    /// Passes over the images; all else is `[proxy.train]`.
+    pub(crate) epochs: usize,
+}
+
+impl RungConfig {
+    /// The proxy of the rung.
+    pub(crate) fn proxy(&self, search: &ProxyConfig) -> ProxyConfig {
+        let Self { images_per_class, validation_images_per_class, epochs, .. } = *self;
+        let warmup_epochs = search.train.warmup_epochs.min(epochs);
+        let train = TrainConfig { epochs, warmup_epochs, ..search.train.clone() };
+        ProxyConfig { images_per_class, validation_images_per_class, train }
+    }
+}
+
 /// A study file as people write it: whatever it does not say is left to the defaults. Mirrors [`StudyConfig`].
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -210,6 +239,7 @@ pub(crate) struct StudyFile {
     search: Option<SearchConfig>,
     meta: Option<MetaConfig>,
     proxy: Option<ProxyFile>,
+    rungs: Option<Vec<RungConfig>>,
     r#final: Option<TrainConfig>,
     space: Option<SpaceChoice>,
 }

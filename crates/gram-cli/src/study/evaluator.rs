@@ -9,14 +9,14 @@ use gram_search::{Evaluator, EvaluatorError, Job, Outcome};
 use gram_train::{Control, Device, TrainConfig, TrainData, TrainOptions, numerics_on, training_bytes};
 
 use crate::failure::{Kind, OrFail, Result};
-use crate::study::config::StudyConfig;
+use crate::study::config::{DataConfig, ProxyConfig};
 use crate::study::images::{Images, Prepared};
 
 /// The proxy task.
 pub(crate) struct ProxyEvaluator<'a> {
     /// For each height and width of images.
     sets: BTreeMap<(usize, usize), ProxySet<'a>>,
-    config: &'a TrainConfig,
+    config: TrainConfig,
     device: &'a Device,
     n_threads: AtomicUsize,
     interrupt: &'a AtomicBool,
@@ -34,12 +34,13 @@ impl<'a> ProxyEvaluator<'a> {
     /// Draws the proxy subsets. Each child trains on one thread, unless [`set_threads`](Self::set_threads) says otherwise.
     pub(crate) fn new(
         images: &'a Images,
-        config: &'a StudyConfig,
+        proxy: &ProxyConfig,
+        data: &DataConfig,
         device: &'a Device,
         interrupt: &'a AtomicBool,
     ) -> Result<Self> {
-        let (proxy, seed) = (&config.proxy, config.data.split_seed);
-        let (settings, data) = (serde_json::to_string(proxy), serde_json::to_string(&config.data.without_path()));
+        let seed = data.split_seed;
+        let (settings, data) = (serde_json::to_string(proxy), serde_json::to_string(&data.without_path()));
         let settings = settings.or_fail_with(Kind::Internal, "writing the proxy's settings")?;
         let data = data.or_fail_with(Kind::Internal, "writing the splits' settings")?;
         let digest = &images.own().preprocessing.data_digest;
@@ -54,7 +55,7 @@ impl<'a> ProxyEvaluator<'a> {
         };
         Ok(Self {
             sets: images.for_children().map(set).collect(),
-            config: &proxy.train,
+            config: proxy.train.clone(),
             device,
             n_threads: AtomicUsize::new(1),
             interrupt,
@@ -69,12 +70,12 @@ impl<'a> ProxyEvaluator<'a> {
 
     /// Bytes of training a child on so many threads.
     pub(crate) fn bytes_on(&self, job: &Job, n_threads: NonZeroUsize) -> u64 {
-        training_bytes(&job.network, self.config, n_threads.get()) as u64
+        training_bytes(&job.network, &self.config, n_threads.get()) as u64
     }
 
     /// How children are trained.
     pub(crate) fn config(&self) -> &TrainConfig {
-        self.config
+        &self.config
     }
 
     /// Some training images, at most `n`; none if they cannot be made into a batch.
@@ -102,7 +103,7 @@ impl Evaluator for ProxyEvaluator<'_> {
             evaluate_every: 0,
             ..TrainOptions::new(&mut observer)
         };
-        let outcome = gram_train::train_on(self.device, &job.network, &data, self.config, job.seed, options);
+        let outcome = gram_train::train_on(self.device, &job.network, &data, &self.config, job.seed, options);
         match outcome.map_err(|error| EvaluatorError::with_source(error.to_string(), error))? {
             gram_train::Outcome::Trained(trained) => score(&trained),
             gram_train::Outcome::Diverged { epoch, step } => {

@@ -37,13 +37,21 @@ pub(crate) struct Finalist {
     pub(crate) params: u64,
     /// Score of the search; none if the network is no child of it.
     pub(crate) search_top1: Option<f64>,
-    /// Score of one more training on the proxy with a fresh seed; none if it diverged.
+    /// Score of one more training with a fresh seed, on its last rung; none if it diverged.
     pub(crate) validation_top1: Option<f64>,
+    /// The last rung that it was trained on, from 0.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub(crate) rung: usize,
     /// Where the study has a limit on latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) latency: Option<FinalistLatency>,
     key: EvalKey,
     architecture: serde_json::Value,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_first(rung: &usize) -> bool {
+    *rung == 0
 }
 
 /// Latency of a finalist on the device of the study's limit.
@@ -81,14 +89,21 @@ pub(crate) struct Winner {
     pub(crate) latency: Option<FinalistLatency>,
 }
 
+/// One step of successive halving; see [`RungConfig`](crate::study::config::RungConfig).
+pub(crate) struct Rung<'a> {
+    pub(crate) n_networks: usize,
+    pub(crate) evaluator: &'a dyn Evaluator,
+    pub(crate) executor: &'a dyn Executor,
+}
+
 /// A study whose search is over.
 pub(crate) struct Finish<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) config: &'a StudyConfig,
     pub(crate) space: &'a Space,
     pub(crate) images: &'a Images,
-    pub(crate) evaluator: &'a dyn Evaluator,
-    pub(crate) executor: &'a dyn Executor,
+    /// What the best networks are scored on before the winner is named, cheap to dear; at least one.
+    pub(crate) rungs: &'a [Rung<'a>],
     pub(crate) memory: &'a MemoryLimit,
     pub(crate) latency: Option<&'a Latency>,
     pub(crate) device: &'a Device,
@@ -150,7 +165,8 @@ impl Finish<'_> {
         Ok(metrics)
     }
 
-    /// The pruned network and the best children, scored once more with a fresh seed: the best of many noisy scores is partly luck.
+    /// The pruned network and the best children, scored once more with a fresh seed, rung by rung: the best of many noisy scores is partly
+    /// luck.
     fn scored_finalists(&self, report: &StudyReport) -> Result<Vec<Finalist>> {
         let mut finalists = self.finalists(report)?;
         let file = self.dir.join("finalists.json");
@@ -162,11 +178,15 @@ impl Finish<'_> {
                 return Ok(kept.finalists);
             }
         }
-        output::note(format_args!("scoring {} finalists with a fresh seed", finalists.len()));
-        self.score(&mut finalists)?;
+        for (index, rung) in self.rungs.iter().enumerate() {
+            let n = rung.n_networks.min(finalists.len());
+            output::note(format_args!("scoring {n} finalists with a fresh seed"));
+            finalists[..n].iter_mut().for_each(|finalist| finalist.rung = index);
+            self.score(&mut finalists[..n], rung)?;
+            let rank = |f: &Finalist| f.validation_top1.unwrap_or(-1.0);
+            finalists[..n].sort_by(|a, b| rank(b).total_cmp(&rank(a)).then(a.macs.cmp(&b.macs)));
+        }
         self.time(&mut finalists)?;
-        let rank = |f: &Finalist| f.validation_top1.unwrap_or(-1.0);
-        finalists.sort_by(|a, b| rank(b).total_cmp(&rank(a)).then(a.macs.cmp(&b.macs)));
         let kept = FinalistsFile { format_version: FORMAT_VERSION, finalists };
         save_checked(&file, &kept)?;
         Ok(kept.finalists)
@@ -181,7 +201,7 @@ impl Finish<'_> {
             finalists.push(self.finalist("pruned".into(), &best, search_top1)?);
         }
         for child in &report.best {
-            if finalists.len() >= self.config.search.finalists {
+            if finalists.len() >= self.rungs.first().map_or(0, |rung| rung.n_networks) {
                 break;
             }
             let finalist =
@@ -195,8 +215,8 @@ impl Finish<'_> {
 
     fn finalist(&self, origin: String, architecture: &Architecture, search_top1: Option<f64>) -> Result<Finalist> {
         let cost = architecture.lower().or_fail(Kind::Internal)?.cost();
-        let key =
-            EvalKey::new(&architecture.canonical_key(), &self.evaluator.identity(), self.fresh_seed(architecture));
+        let identities: String = self.rungs.iter().map(|rung| rung.evaluator.identity()).collect();
+        let key = EvalKey::new(&architecture.canonical_key(), &identities, self.fresh_seed(architecture));
         let text = Design::Architecture(architecture.clone()).to_json();
         let architecture = serde_json::from_str(&text).or_fail(Kind::Internal)?;
         Ok(Finalist {
@@ -205,6 +225,7 @@ impl Finish<'_> {
             params: cost.params.0,
             search_top1,
             validation_top1: None,
+            rung: 0,
             latency: None,
             key,
             architecture,
@@ -216,7 +237,7 @@ impl Finish<'_> {
         child_seed(self.config.seed ^ FRESH, &architecture.canonical_key())
     }
 
-    fn score(&self, finalists: &mut [Finalist]) -> Result<()> {
+    fn score(&self, finalists: &mut [Finalist], rung: &Rung<'_>) -> Result<()> {
         let mut jobs = Vec::new();
         for (i, finalist) in finalists.iter().enumerate() {
             let design = Design::from_json(&finalist.architecture.to_string()).or_fail(Kind::Internal)?;
@@ -228,7 +249,7 @@ impl Finish<'_> {
             jobs.push(Job { child: i + 1, architecture, network, key: finalist.key, seed });
         }
         let mut failure = None;
-        self.executor.run(&jobs, self.evaluator, self.flag, &mut |i, ended| match ended {
+        rung.executor.run(&jobs, rung.evaluator, self.flag, &mut |i, ended| match ended {
             Ok(evaluation) => {
                 finalists[i].validation_top1 = evaluation.outcome.validation_top1();
                 ControlFlow::Continue(())

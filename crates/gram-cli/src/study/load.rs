@@ -12,7 +12,7 @@ use crate::args::{LimitArgs, Selectors};
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::model_dir::read_text;
 use crate::study::config::{
-    DataConfig, FORMAT_VERSION, ProxyConfig, SearchConfig, SpaceChoice, StudyConfig, StudyFile,
+    DataConfig, FORMAT_VERSION, ProxyConfig, RungConfig, SearchConfig, SpaceChoice, StudyConfig, StudyFile,
 };
 use crate::study::{merge, parse_set};
 
@@ -163,6 +163,19 @@ fn check(config: &StudyConfig) -> Result<()> {
         ("proxy.validation_images_per_class", config.proxy.validation_images_per_class),
         ("search.finalists", config.search.finalists),
     ];
+    let mut last = usize::MAX;
+    for (index, rung) in config.rungs.iter().enumerate() {
+        let RungConfig { networks, images_per_class, validation_images_per_class, epochs } = *rung;
+        if [networks, images_per_class, validation_images_per_class, epochs].contains(&0) {
+            return Err(Failure::new(Kind::Usage, format!("rungs[{index}]: a value is 0, all must be 1 or more")));
+        }
+        if networks > last {
+            let message = format!("rungs[{index}].networks is {networks}, more than the {last} of the rung before");
+            return Err(Failure::new(Kind::Usage, message));
+        }
+        last = networks;
+        rung.proxy(&config.proxy).train.validate().or_fail_with(Kind::Usage, format!("rungs[{index}]"))?;
+    }
     match counts.iter().find(|(_, count)| *count == 0) {
         Some((field, _)) => Err(Failure::new(Kind::Usage, format!("{field} is 0, it must be 1 or more"))),
         None => Ok(()),
@@ -200,6 +213,7 @@ pub(crate) fn defaults(shape: Shape) -> StudyConfig {
             validation_images_per_class: 50,
             train: TrainConfig { epochs: 6, ..training(shape) },
         },
+        rungs: Vec::new(),
         final_training: TrainConfig { epochs: 40, ema_decay: Some(0.99), ..training(shape) },
         space: SpaceChoice::Named(default_space(shape).into()),
     }
