@@ -3,6 +3,7 @@
 mod dsconv;
 mod layers;
 mod mobilenet;
+mod mobilenet_v3;
 mod nasbench101;
 mod nasbench201;
 
@@ -11,7 +12,7 @@ pub use nasbench101::{NasBench101Cell, NasBench101Error, NasBench101Op};
 pub use nasbench201::{NasBench201Cell, NasBench201Error, NasBench201Op};
 
 /// The names that [`preset`] knows; `<…>` stands for a cell that is part of the name.
-pub const PRESET_NAMES: [&str; 13] = [
+pub const PRESET_NAMES: [&str; 15] = [
     "swiftnet-vww",
     "shrinkcnn-a",
     "mobilenet-v2-1.4",
@@ -22,6 +23,8 @@ pub const PRESET_NAMES: [&str; 13] = [
     "mobilenet-v2-0.35",
     "mobilenet-v2-<1.0, 0.75, 0.5, 0.35, 0.25, 0.15 or 0.1>-32",
     "mobilenet-v2-<1.0, 0.75, 0.5, 0.35, 0.25, 0.15 or 0.1>-32-shallow",
+    "mobilenet-v3-small-minimalistic-<1.0 or 0.75>",
+    "mobilenet-v3-small-minimalistic-<1.0, 0.75, 0.5, 0.35, 0.25, 0.15 or 0.1>-32",
     "dsconv-<channels, 4 to 256>",
     "nasbench201:<|op~0|+|op~0|op~1|+|op~0|op~1|op~2|>",
     "nasbench101:<rows/of/the/matrix:input;op;…;output>",
@@ -70,6 +73,8 @@ fn hint(smallest: Option<usize>) -> String {
 /// | `mobilenet-v2-1.0` | MobileNet-V2, [arXiv:1801.04381](https://arxiv.org/abs/1801.04381); also 1.4, 1.3, 0.75, 0.5, 0.35 | 3x224x224, 1000 |
 /// | `mobilenet-v2-0.35-32` | the same for small images: of the five strides the first two are left out, as is usual on CIFAR-10; also 1.0, 0.75, 0.5, 0.25, 0.15, 0.1 | 3x32x32, 10 |
 /// | `mobilenet-v2-0.35-32-shallow` | … with one block a stage and a head as narrow as the rest \[ours\] | 3x32x32, 10 |
+/// | `mobilenet-v3-small-minimalistic-1.0` | MobileNet-V3-small, [arXiv:1905.02244](https://arxiv.org/abs/1905.02244), without squeeze-and-excite, hard-swish and 5x5 kernels, as its authors published it as well; also 0.75 | 3x224x224, 1000 |
+/// | `mobilenet-v3-small-minimalistic-0.35-32` | the same for small images, as with MobileNet-V2; its hidden layer is as narrow as the rest \[ours\]; also 1.0, 0.75, 0.5, 0.25, 0.15, 0.1 | 3x32x32, 10 |
 /// | `dsconv-16` | a chain of seven depthwise-separable convolutions that starts with 16 channels \[ours\], after MobileNet-V1, [arXiv:1704.04861](https://arxiv.org/abs/1704.04861) | 3x32x32, 10 |
 /// | `nasbench201:…` | a cell of NAS-Bench-201 in its network ([`NasBench201Cell`]) | 3x32x32, 10 |
 /// | `nasbench101:…` | a cell of NAS-Bench-101 in its network ([`NasBench101Cell`]) | 3x32x32, 10 |
@@ -102,6 +107,10 @@ enum Recipe {
         name: String,
         member: mobilenet::MobileNetV2,
     },
+    MobileNetV3 {
+        name: String,
+        member: mobilenet_v3::MobileNetV3Small,
+    },
     DsConv {
         name: String,
         channels: usize,
@@ -122,6 +131,10 @@ impl Recipe {
         if let Some(member) = name.strip_prefix("mobilenet-v2-").and_then(mobilenet::MobileNetV2::named) {
             return Ok(Self::MobileNetV2 { name: name.into(), member });
         }
+        let v3 = name.strip_prefix("mobilenet-v3-small-minimalistic-");
+        if let Some(member) = v3.and_then(mobilenet_v3::MobileNetV3Small::named) {
+            return Ok(Self::MobileNetV3 { name: name.into(), member });
+        }
         if let Some(channels) = name.strip_prefix("dsconv-").and_then(dsconv::channels) {
             return Ok(Self::DsConv { name: name.into(), channels });
         }
@@ -139,7 +152,7 @@ impl Recipe {
     fn name(&self) -> String {
         match self {
             Self::Architecture(architecture) => architecture.name.clone(),
-            Self::MobileNetV2 { name, .. } | Self::DsConv { name, .. } => name.clone(),
+            Self::MobileNetV2 { name, .. } | Self::MobileNetV3 { name, .. } | Self::DsConv { name, .. } => name.clone(),
             Self::NasBench101(cell) => cell.short_name(),
             Self::NasBench201(cell) => cell.short_name(),
         }
@@ -149,6 +162,7 @@ impl Recipe {
         match self {
             Self::Architecture(architecture) => (architecture.input, architecture.num_classes),
             Self::MobileNetV2 { member, .. } => member.default_io(),
+            Self::MobileNetV3 { member, .. } => member.default_io(),
             Self::DsConv { .. } | Self::NasBench101(_) | Self::NasBench201(_) => (Shape::chw(3, 32, 32), 10),
         }
     }
@@ -167,6 +181,7 @@ impl Recipe {
                 return Ok(design);
             }
             Self::MobileNetV2 { member, .. } => member.network(input, num_classes).map_err(misfit)?,
+            Self::MobileNetV3 { member, .. } => member.network(input, num_classes).map_err(misfit)?,
             Self::DsConv { channels, .. } => dsconv::network(*channels, input, num_classes).map_err(misfit)?,
             Self::NasBench101(cell) => cell.network(input, num_classes).map_err(misfit)?,
             Self::NasBench201(cell) => cell.network(input, num_classes).map_err(misfit)?,

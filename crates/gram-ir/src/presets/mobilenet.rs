@@ -100,7 +100,7 @@ fn inverted_residual(layers: &mut Layers, name: &str, block: Block, input: NodeI
 ///
 /// # Source
 /// `make_divisible` of the authors' release, in integers.
-fn scaled(channels: usize, width: usize) -> usize {
+pub(super) fn scaled(channels: usize, width: usize) -> usize {
     let hundredfold = channels * width;
     let rounded = ((hundredfold + 400) / 800 * 8).max(8);
     if rounded * 1000 < hundredfold * 9 { rounded + 8 } else { rounded }
