@@ -5,6 +5,7 @@
 
 mod chart;
 mod compare;
+mod latency;
 mod plan;
 mod record;
 mod report;
@@ -28,18 +29,28 @@ struct Options {
     only: Vec<String>,
     /// Write the report from the records that are there, without running anything.
     report: bool,
+    /// Measure the latency of every network anew, as is done by itself when all jobs are done.
+    latency: bool,
 }
 
 /// Runs all jobs that have no record yet, then writes the report.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let options = parse(arguments)?;
-    if !options.report {
-        shell::run("cargo", &["build", "--release", "-p", "gram-cli"])?;
+    if options.report {
+        return report::write(&Record::read_all()?);
+    }
+    shell::run("cargo", &["build", "--release", "-p", "gram-cli"])?;
+    if !options.latency {
         for dataset in &DATASETS {
             run_dataset(&options, dataset)?;
         }
     }
-    report::write(&Record::read_all()?)
+    let mut records = Record::read_all()?;
+    let is_left = DATASETS.iter().flat_map(Dataset::jobs).any(|job| !Record::is_there(&job));
+    if options.latency || (!is_left && records.iter().any(|record| record.latency_ms.is_none())) {
+        latency::measure(&gram_binary(), &mut records)?;
+    }
+    report::write(&records)
 }
 
 fn run_dataset(options: &Options, dataset: &Dataset) -> Result<()> {
@@ -60,7 +71,7 @@ fn run_dataset(options: &Options, dataset: &Dataset) -> Result<()> {
 }
 
 fn parse(arguments: &[String]) -> Result<Options> {
-    let (mut data, mut output, mut only, mut report) = (None, None, Vec::new(), false);
+    let (mut data, mut output, mut only, mut report, mut latency) = (None, None, Vec::new(), false, false);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().cloned().ok_or_else(|| usage(format!("{argument} needs a value")));
@@ -69,6 +80,7 @@ fn parse(arguments: &[String]) -> Result<Options> {
             "--output" | "-o" => output = Some(PathBuf::from(value()?)),
             "--only" => only.push(value()?),
             "--report" => report = true,
+            "--latency" => latency = true,
             other => return Err(usage(format!("`cargo xtask pipeline headline` does not know `{other}`"))),
         }
     }
@@ -76,5 +88,5 @@ fn parse(arguments: &[String]) -> Result<Options> {
         .or_else(|| std::env::var_os("GRAM_DATA").map(PathBuf::from))
         .unwrap_or_else(|| root().join("../shared/data"));
     let data = std::path::absolute(&data).with_context(|| format!("--data {}", data.display()))?;
-    Ok(Options { data, output: output.unwrap_or_else(|| "runs/headline".into()), only, report })
+    Ok(Options { data, output: output.unwrap_or_else(|| "runs/headline".into()), only, report, latency })
 }

@@ -43,11 +43,15 @@ fn colour(index: usize) -> &'static str {
     COLOURS[index % COLOURS.len()]
 }
 
+/// A network of which this cost was not measured is left out.
 fn panel(svg: &mut String, (x0, y0): (f64, f64), cost: Cost, variants: &[Variant<'_>], families: &[&str]) {
-    let value = |variant: &Variant<'_>| cost.in_unit(variant.cost(cost));
-    let top1 = |variant: &Variant<'_>| 100.0 * variant.top1().0;
-    let (low, high) = range(variants.iter().map(value));
-    let (bottom, top) = range(variants.iter().map(top1));
+    let point = |variant: &Variant<'_>| Some((cost.in_unit(variant.cost(cost)?), 100.0 * variant.top1().0));
+    let all: Vec<(f64, f64)> = variants.iter().filter_map(point).collect();
+    if all.is_empty() {
+        return;
+    }
+    let (low, high) = range(all.iter().map(|point| point.0));
+    let (bottom, top) = range(all.iter().map(|point| point.1));
     let (low, high) = (low.ln() - 0.1, high.ln() + 0.1);
     let (bottom, top) = ((bottom - 1.0).floor(), (top + 1.0).ceil());
     let x = |value: f64| x0 + PANEL.0 * (value.ln() - low) / (high - low);
@@ -80,9 +84,10 @@ fn panel(svg: &mut String, (x0, y0): (f64, f64), cost: Cost, variants: &[Variant
     }
     text(svg, (x0 + width / 2.0, y0 + height + 30.0), "middle", cost.title());
     for (index, family) in families.iter().enumerate() {
-        let mut own: Vec<&Variant<'_>> = variants.iter().filter(|variant| variant.family == *family).collect();
-        own.sort_by(|a, b| value(a).total_cmp(&value(b)));
-        let points: Vec<(f64, f64)> = own.iter().map(|variant| (x(value(variant)), y(top1(variant)))).collect();
+        let mut own: Vec<(f64, f64)> =
+            variants.iter().filter(|variant| variant.family == *family).filter_map(point).collect();
+        own.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let points: Vec<(f64, f64)> = own.into_iter().map(|(value, top1)| (x(value), y(top1))).collect();
         let line: String = points.iter().fold(String::new(), |mut line, (x, y)| {
             let _ = write!(line, "{x:.1},{y:.1} ");
             line

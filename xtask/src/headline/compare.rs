@@ -26,11 +26,12 @@ impl Cost {
         }
     }
 
-    pub(super) fn of(self, record: &Record) -> f64 {
+    /// None where it was not measured.
+    pub(super) fn of(self, record: &Record) -> Option<f64> {
         match self {
-            Self::Macs => record.macs,
-            Self::Params => record.params,
-            Self::PeakBytes => record.peak_bytes,
+            Self::Macs => Some(record.macs),
+            Self::Params => Some(record.params),
+            Self::PeakBytes => Some(record.peak_bytes),
             Self::LatencyMs => record.latency_ms,
         }
     }
@@ -63,9 +64,10 @@ impl<'a> Variant<'a> {
         found.into_iter().map(|((family, name), records)| Variant { family, name, records }).collect()
     }
 
-    /// Mean over seeds; searched networks differ in cost as well.
-    pub(super) fn cost(&self, cost: Cost) -> f64 {
-        mean(self.records.iter().map(|record| cost.of(record))).0
+    /// Mean over seeds, in which searched networks differ in cost as well; none where one was not measured.
+    pub(super) fn cost(&self, cost: Cost) -> Option<f64> {
+        let costs: Option<Vec<f64>> = self.records.iter().map(|record| cost.of(record)).collect();
+        Some(mean(costs?.into_iter()).0)
     }
 
     /// Mean and standard deviation of test top-1 over seeds; no deviation for a single one.
@@ -86,7 +88,8 @@ pub(super) fn mean(values: impl Iterator<Item = f64>) -> (f64, Option<f64>) {
 /// What the best of `variants` cost at this top-1: on the curve of those that no other beats in this cost and top-1, between two of which
 /// the logarithm of the cost is linear in top-1. None beyond the ends of the curve.
 pub(super) fn cost_at(variants: &[&Variant<'_>], cost: Cost, top1: f64) -> Option<f64> {
-    let mut points: Vec<(f64, f64)> = variants.iter().map(|variant| (variant.cost(cost), variant.top1().0)).collect();
+    let mut points: Vec<(f64, f64)> =
+        variants.iter().filter_map(|variant| Some((variant.cost(cost)?, variant.top1().0))).collect();
     points.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
     let mut curve: Vec<(f64, f64)> = Vec::new();
     for point in points {

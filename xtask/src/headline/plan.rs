@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::record::{Record, core_seconds};
+use super::record::{Record, architecture_file, core_seconds};
 use crate::shell::{capture, root};
 
 /// One data set of the comparison.
@@ -17,6 +17,8 @@ pub(super) struct Dataset {
     pub(super) title: &'static str,
     /// Folder under the data folder.
     pub(super) folder: &'static str,
+    /// Shape of its images, as `gram` takes it.
+    pub(super) input: &'static str,
     /// Passes of the final training over the training images.
     epochs: &'static str,
     /// Settings of `[data]`.
@@ -42,6 +44,7 @@ pub(super) const DATASETS: [Dataset; 2] = [
         name: "cifar-10",
         title: "CIFAR-10",
         folder: "cifar-10-batches-bin",
+        input: "3x32x32",
         epochs: "10",
         splits: &[("validation_per_class", "500"), ("test_per_class", "500")],
         own_test: true,
@@ -51,6 +54,7 @@ pub(super) const DATASETS: [Dataset; 2] = [
         name: "fashion-mnist",
         title: "Fashion-MNIST",
         folder: "fashion-mnist",
+        input: "1x28x28",
         epochs: "6",
         splits: &[("validation_per_class", "500")],
         own_test: false,
@@ -110,11 +114,11 @@ const BASELINES: [(&str, &[&str], &[&str]); 5] = [
     (
         "mobilenet-v3-small",
         &[
-            "mobilenet-v3-small-0.1-32",
-            "mobilenet-v3-small-0.15-32",
-            "mobilenet-v3-small-0.25-32",
-            "mobilenet-v3-small-0.35-32",
-            "mobilenet-v3-small-0.5-32",
+            "mobilenet-v3-small-minimalistic-0.1-32",
+            "mobilenet-v3-small-minimalistic-0.15-32",
+            "mobilenet-v3-small-minimalistic-0.25-32",
+            "mobilenet-v3-small-minimalistic-0.35-32",
+            "mobilenet-v3-small-minimalistic-0.5-32",
         ],
         &[],
     ),
@@ -146,6 +150,8 @@ pub(super) struct Job {
     what: What,
     /// `gram` and its arguments, apart from data and output.
     arguments: Vec<String>,
+    /// What is trained; none where it is searched first.
+    architecture: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -179,7 +185,8 @@ impl Dataset {
         arguments.extend(splits.chain(recipe).flat_map(|setting| [set.clone(), setting]));
         arguments.extend(["--seed".into(), seed.to_string(), "--json".into()]);
         let name = format!("{}/{family}/{variant}-seed{seed}", self.name);
-        Job { name, dataset: self.name, family, variant, seed, own_test: self.own_test, what, arguments }
+        let architecture = (what == What::Train).then(|| arguments[1].clone());
+        Job { name, dataset: self.name, family, variant, seed, own_test: self.own_test, what, arguments, architecture }
     }
 
     fn train(&self, family: &'static str, architecture: &str, seed: u64) -> Job {
@@ -223,7 +230,10 @@ impl Job {
             number(&report, "top1")
         };
         let cost = read(gram, &["cost", &format!("{model}/architecture.json"), "--json"])?;
-        let latency = read(gram, &["latency", "measure", &format!("{model}/model.onnx"), "--json"])?;
+        let architecture = match &self.architecture {
+            Some(architecture) => architecture.clone(),
+            None => self.keep_architecture(gram, &model)?,
+        };
         let seconds =
             (started.elapsed().as_secs_f64(), core_seconds().zip(cores_before).map(|(after, before)| after - before));
         Ok(Record {
@@ -233,11 +243,12 @@ impl Job {
             variant: self.variant.clone(),
             seed: self.seed,
             command: self.command(),
+            architecture,
             macs: number(&cost, "macs")?,
             params: number(&cost, "params")?,
             peak_bytes: number(&cost, "peak_bytes")?,
-            latency_ms: number(&latency, "latency_ms")?,
-            device: latency["device"].clone(),
+            latency_ms: None,
+            device: Value::Null,
             validation_top1: number(&printed, "validation_top1")?,
             test_top1: top1("test")?,
             own_test_top1: self.own_test.then(|| top1("own-test")).transpose()?,
@@ -248,12 +259,24 @@ impl Job {
     }
 }
 
-fn read(gram: &str, arguments: &[&str]) -> Result<Value> {
+impl Job {
+    /// Copies the architecture of a searched network to where it stays.
+    fn keep_architecture(&self, gram: &str, model: &str) -> Result<String> {
+        let file = architecture_file(&self.name);
+        if let Some(folder) = root().join(&file).parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        }
+        capture(gram, &["export", &format!("{model}/architecture.json"), "--format", "text", "-o", &file])?;
+        Ok(file)
+    }
+}
+
+pub(super) fn read(gram: &str, arguments: &[&str]) -> Result<Value> {
     serde_json::from_str(&capture(gram, arguments)?)
         .with_context(|| format!("reading what `gram {}` printed", arguments[0]))
 }
 
-fn number(report: &Value, field: &str) -> Result<f64> {
+pub(super) fn number(report: &Value, field: &str) -> Result<f64> {
     report[field].as_f64().with_context(|| format!("there is no number `{field}` in what gram printed"))
 }
 

@@ -18,12 +18,14 @@ pub(super) struct Record {
     pub(super) variant: String,
     pub(super) seed: u64,
     pub(super) command: String,
+    /// What `gram` knows the network by: a preset's name, or a file in the repository.
+    pub(super) architecture: String,
     pub(super) macs: f64,
     pub(super) params: f64,
     /// Of f32 feature maps, in the best order of operators.
     pub(super) peak_bytes: f64,
-    /// Median of a forward pass at batch 1.
-    pub(super) latency_ms: f64,
+    /// Median of a forward pass at batch 1, over rounds in which all networks take turns; none before it is measured.
+    pub(super) latency_ms: Option<f64>,
     /// What it was measured on.
     pub(super) device: Value,
     pub(super) validation_top1: f64,
@@ -45,6 +47,11 @@ fn folder() -> PathBuf {
 
 fn file(name: &str) -> PathBuf {
     folder().join(format!("{}.json", name.replace('/', "--")))
+}
+
+/// Where the architecture of a searched network is kept, relative to the repository.
+pub(super) fn architecture_file(name: &str) -> String {
+    format!("docs/headline/architectures/{}.txt", name.replace('/', "--"))
 }
 
 impl Record {
@@ -79,10 +86,11 @@ impl Record {
             variant: text("variant")?,
             seed: value["seed"].as_u64().context("no number `seed`")?,
             command: text("command")?,
+            architecture: text("architecture")?,
             macs: number("macs")?,
             params: number("params")?,
             peak_bytes: number("peak_bytes")?,
-            latency_ms: number("latency_ms")?,
+            latency_ms: value["latency_ms"].as_f64(),
             device: value["device"].clone(),
             validation_top1: number("validation_top1")?,
             test_top1: number("test_top1")?,
@@ -103,6 +111,7 @@ impl Record {
             ("family", &self.family),
             ("variant", &self.variant),
             ("command", &self.command),
+            ("architecture", &self.architecture),
         ] {
             put(key, json!(text));
         }
@@ -112,7 +121,6 @@ impl Record {
             put(key, json!(number as u64));
         }
         for (key, number) in [
-            ("latency_ms", self.latency_ms),
             ("validation_top1", self.validation_top1),
             ("test_top1", self.test_top1),
             ("seconds", (self.seconds * 10.0).round() / 10.0),
@@ -120,9 +128,12 @@ impl Record {
             put(key, json!(number));
         }
         let core_seconds = self.core_seconds.map(|seconds| (seconds * 10.0).round() / 10.0);
-        for (key, number) in
-            [("own_test_top1", self.own_test_top1), ("n_children", self.n_children), ("core_seconds", core_seconds)]
-        {
+        for (key, number) in [
+            ("latency_ms", self.latency_ms),
+            ("own_test_top1", self.own_test_top1),
+            ("n_children", self.n_children),
+            ("core_seconds", core_seconds),
+        ] {
             put(key, number.map_or(Value::Null, |number| json!(number)));
         }
         Value::Object(fields)
@@ -161,10 +172,11 @@ pub(super) mod tests {
             variant: format!("{macs}"),
             seed,
             command: "gram train x".into(),
+            architecture: "x".into(),
             macs,
             params: macs / 50.0,
             peak_bytes: macs / 10.0,
-            latency_ms: macs / 1e7,
+            latency_ms: Some(macs / 1e7),
             device: json!({"cpu": "x", "engine": "onnxruntime"}),
             validation_top1: top1,
             test_top1: top1,

@@ -1,5 +1,6 @@
 //! `docs/headline.md`, its charts, and the table of the README, out of the records alone.
 
+use std::cmp::Ordering;
 use std::fmt::Write;
 use std::fs;
 
@@ -74,6 +75,7 @@ fn between(readme: &str, text: &str) -> Option<String> {
 fn machine(records: &[&Record]) -> String {
     let mut devices: Vec<String> = records
         .iter()
+        .filter(|record| record.latency_ms.is_some())
         .map(|record| {
             let text = |field: &str| record.device[field].as_str().unwrap_or("?").to_owned();
             format!("{}, {} {}, one thread", text("cpu"), text("engine"), text("engine_version"))
@@ -93,21 +95,21 @@ fn ratios(variants: &[Variant<'_>]) -> String {
          |---|---|---|---|---|---|---|---|---|---|\n",
     );
     let mut ours: Vec<&Variant<'_>> = variants.iter().filter(|variant| variant.family == OURS).collect();
-    ours.sort_by(|a, b| a.cost(Cost::Macs).total_cmp(&b.cost(Cost::Macs)));
+    ours.sort_by(|a, b| by_macs(a, b));
     for variant in ours {
         let ratio = |cost: Cost| {
-            let theirs = cost_at(&baseline, cost, variant.top1().0);
-            theirs.map_or("–".to_owned(), |theirs| format!("{:.2}x", theirs / variant.cost(cost)))
+            let ratio = cost_at(&baseline, cost, variant.top1().0).zip(variant.cost(cost));
+            ratio.map_or("–".to_owned(), |(theirs, ours)| format!("{:.2}x", theirs / ours))
         };
         let _ = writeln!(
             text,
-            "| within {} MACs | {} | {:.1} k | {:.2} M | {:.3} ms | {:.0} KiB | {} | {} | {} | {} |",
+            "| within {} MACs | {} | {} k | {} M | {} ms | {} KiB | {} | {} | {} | {} |",
             variant.name,
             percent(variant),
-            Cost::Params.in_unit(variant.cost(Cost::Params)),
-            Cost::Macs.in_unit(variant.cost(Cost::Macs)),
-            variant.cost(Cost::LatencyMs),
-            Cost::PeakBytes.in_unit(variant.cost(Cost::PeakBytes)),
+            shown(variant, Cost::Params),
+            shown(variant, Cost::Macs),
+            shown(variant, Cost::LatencyMs),
+            shown(variant, Cost::PeakBytes),
             ratio(Cost::Params),
             ratio(Cost::Macs),
             ratio(Cost::LatencyMs),
@@ -153,27 +155,42 @@ fn percent(variant: &Variant<'_>) -> String {
     }
 }
 
+fn by_macs(a: &Variant<'_>, b: &Variant<'_>) -> Ordering {
+    a.cost(Cost::Macs).unwrap_or(0.0).total_cmp(&b.cost(Cost::Macs).unwrap_or(0.0))
+}
+
+/// A cost in its unit; a dash where it was not measured.
+fn shown(variant: &Variant<'_>, cost: Cost) -> String {
+    let decimals = match cost {
+        Cost::Macs => 2,
+        Cost::Params => 1,
+        Cost::LatencyMs => 3,
+        Cost::PeakBytes => 0,
+    };
+    variant.cost(cost).map_or("–".to_owned(), |value| format!("{:.decimals$}", cost.in_unit(value)))
+}
+
 fn every(variants: &[Variant<'_>]) -> String {
     let mut text = String::from(
         "### Every network\n\n| family | network | top-1 (%) | own test images (%) | MACs (M) | params (k) | latency (ms) | peak (KiB) |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
     let mut sorted: Vec<&Variant<'_>> = variants.iter().collect();
-    sorted.sort_by(|a, b| a.family.cmp(b.family).then(a.cost(Cost::Macs).total_cmp(&b.cost(Cost::Macs))));
+    sorted.sort_by(|a, b| a.family.cmp(b.family).then_with(|| by_macs(a, b)));
     for variant in sorted {
         let own: Option<Vec<f64>> = variant.records.iter().map(|record| record.own_test_top1).collect();
         let own =
             own.map_or("–".to_owned(), |own| format!("{:.1}", 100.0 * own.iter().sum::<f64>() / own.len() as f64));
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {own} | {:.2} | {:.1} | {:.3} | {:.0} |",
+            "| {} | {} | {} | {own} | {} | {} | {} | {} |",
             variant.family,
             variant.name,
             percent(variant),
-            Cost::Macs.in_unit(variant.cost(Cost::Macs)),
-            Cost::Params.in_unit(variant.cost(Cost::Params)),
-            variant.cost(Cost::LatencyMs),
-            Cost::PeakBytes.in_unit(variant.cost(Cost::PeakBytes)),
+            shown(variant, Cost::Macs),
+            shown(variant, Cost::Params),
+            shown(variant, Cost::LatencyMs),
+            shown(variant, Cost::PeakBytes),
         );
     }
     text
