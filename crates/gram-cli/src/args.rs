@@ -464,21 +464,19 @@ pub(crate) fn parse_small(text: &str) -> Result<usize, String> {
 /// `400000`, `400k`, `10M`, `1.5M`, `2G`.
 pub(crate) fn parse_count(text: &str) -> Result<u64, String> {
     let fail = || format!("`{text}` is not a count: write 400000, 400k, 10M or 1.5M");
-    let (digits, factor) = match text.trim().char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text.trim()[..at], 1e3),
-        Some((at, 'm' | 'M')) => (&text.trim()[..at], 1e6),
-        Some((at, 'g' | 'G')) => (&text.trim()[..at], 1e9),
-        _ => (text.trim(), 1.0),
+    let (digits, places) = match text.trim().char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text.trim()[..at], 3_usize),
+        Some((at, 'm' | 'M')) => (&text.trim()[..at], 6),
+        Some((at, 'g' | 'G')) => (&text.trim()[..at], 9),
+        _ => (text.trim(), 0),
     };
-    if let (Ok(count), true) = (digits.replace('_', "").parse::<u64>(), factor == 1.0) {
-        return Ok(count);
-    }
-    let value = digits.parse::<f64>().map_err(|_| fail())? * factor;
-    if value.is_finite() && value >= 0.0 && value.fract() == 0.0 && value < 9e15 {
-        Ok(value as u64)
-    } else {
-        Err(fail())
-    }
+    // In decimal, because 2.07 times a million is no whole number in binary.
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let fraction = fraction.trim_end_matches('0');
+    let padding = places.checked_sub(fraction.len()).ok_or_else(fail)?;
+    let plain = format!("{}{fraction}{:0<padding$}", whole.replace('_', ""), "");
+    let is_count = whole.starts_with(|c: char| c.is_ascii_digit()) && plain.bytes().all(|byte| byte.is_ascii_digit());
+    plain.parse().ok().filter(|count| is_count && *count < 9_000_000_000_000_000).ok_or_else(fail)
 }
 
 /// `4G`, `512M`, `1.5GiB`, `1048576`: k, M, G and T are powers of 1024.
@@ -524,11 +522,11 @@ mod tests {
     #[test]
     fn counts_with_suffixes() {
         let cases =
-            [("400000", 400_000), ("400k", 400_000), ("1.5M", 1_500_000), ("2G", 2_000_000_000), ("10_000", 10_000)];
+            [("400000", 400_000), ("400k", 400_000), ("2.07M", 2_070_000), ("2G", 2_000_000_000), ("10_000", 10_000)];
         for (text, count) in cases {
             assert_eq!(parse_count(text), Ok(count), "{text}");
         }
-        for text in ["", "k", "-1", "1.5", "0.0001k", "1e400", "ten", "1kk"] {
+        for text in ["", "k", "-1", "1.5", "0.0001k", "1e400", "1e3", "+1", ".5M", "1._5k", "99999999G", "ten", "1kk"] {
             assert!(parse_count(text).is_err(), "{text}");
         }
     }
