@@ -220,3 +220,30 @@ fn usage_and_completions() {
         assert!(run(&["completions", shell]).contains("gram"));
     }
 }
+
+/// Where nothing was trained, the network that makes the most of the limits; 53 M MACs and 2.07 M params are the paper's.
+#[test]
+fn pruning_from_limits_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pruned.json");
+    let limits = ["--max-macs", "53M", "--max-params", "2.07M"];
+    let pruned = json(&[&["prune", "--space", "swiftnet-imagenet", "-o", text(&file)], &limits[..]].concat());
+    let cost = json(&["cost", text(&file)]);
+    for (name, most) in [("macs", 53e6), ("params", 2.07e6)] {
+        let share = cost[name].as_f64().unwrap() / most;
+        assert!((0.97..=1.0).contains(&share), "{name}: {share}");
+        assert_eq!(pruned["best"][name], cost[name]);
+    }
+    assert!(pruned["best"].get("expected_validation_top1").is_none(), "nothing was trained");
+    let cells = |name: &str| {
+        let form = folder.path().join("form.txt");
+        run(&["export", name, "--format", "text", "-o", text(&form)]);
+        let lines = fs::read_to_string(form).unwrap();
+        lines.lines().filter(|line| !line.starts_with("architecture")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(cells(text(&file)), cells("swiftnet-imagenet"), "the preset is what pruning gives");
+    refused(&["prune", "--space", "swiftnet-small", "--max-macs", "1k"], 3);
+    assert!(refused(&["prune", "--space", "nowhere"], 2).contains("swiftnet-small"));
+    refused(&["prune", "study", "--space", "swiftnet-small"], 2);
+    refused(&["prune"], 2);
+}

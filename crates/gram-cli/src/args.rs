@@ -171,7 +171,18 @@ pub(crate) struct SpaceArgs {
 #[derive(Args, Debug)]
 pub(crate) struct PruneArgs {
     /// Folder of the study
-    pub(crate) study: PathBuf,
+    #[arg(required_unless_present = "space")]
+    pub(crate) study: Option<PathBuf>,
+    /// Instead of a study: a space, a preset's name or a TOML file, in which nothing was trained; the network that makes the most of the
+    /// limits is taken
+    #[arg(long, value_name = "SPACE", conflicts_with_all = ["study", "repair"])]
+    pub(crate) space: Option<String>,
+    /// Image shape, with --space [default: what a preset was made for]
+    #[arg(long, value_name = "CxHxW", requires = "space")]
+    pub(crate) input: Option<Shape>,
+    /// Number of classes, with --space [default: what a preset was made for]
+    #[arg(long, value_name = "N", requires = "space")]
+    pub(crate) classes: Option<usize>,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     /// Most milliseconds a forward pass may be predicted to take, at the upper end of the prediction's interval

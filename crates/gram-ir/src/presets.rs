@@ -12,8 +12,9 @@ pub use nasbench101::{NasBench101Cell, NasBench101Error, NasBench101Op};
 pub use nasbench201::{NasBench201Cell, NasBench201Error, NasBench201Op};
 
 /// The names that [`preset`] knows; `<…>` stands for a cell that is part of the name.
-pub const PRESET_NAMES: [&str; 15] = [
+pub const PRESET_NAMES: [&str; 16] = [
     "swiftnet-vww",
+    "swiftnet-imagenet",
     "shrinkcnn-a",
     "mobilenet-v2-1.4",
     "mobilenet-v2-1.3",
@@ -68,6 +69,7 @@ fn hint(smallest: Option<usize>) -> String {
 ///
 /// | name | | images, classes |
 /// |---|---|---|
+/// | `swiftnet-imagenet` | within the size of the paper's ImageNet network, which is not published: the space of that name pruned to 53 M MACs and 2.07 M params \[ours\] | 3x224x224, 1000 |
 /// | `swiftnet-vww` | the SwiftNet of the Visual Wake Words challenge, ALGORITHMS 1.9; that its cells end in an activation is \[ours\] | 3x224x224, 2 |
 /// | `shrinkcnn-a` | ShrinkCNN-A of AutoShrink, ALGORITHMS 2.3; where channels differ, the identity map is a 1x1 convolution with norm \[ours\] | 3x224x224, 1001 |
 /// | `mobilenet-v2-1.0` | MobileNet-V2, [arXiv:1801.04381](https://arxiv.org/abs/1801.04381); also 1.4, 1.3, 0.75, 0.5, 0.35 | 3x224x224, 1000 |
@@ -140,6 +142,7 @@ impl Recipe {
         }
         let text = match name {
             "swiftnet-vww" => include_str!("presets/swiftnet-vww.txt"),
+            "swiftnet-imagenet" => include_str!("presets/swiftnet-imagenet.txt"),
             "shrinkcnn-a" => include_str!("presets/shrinkcnn-a.txt"),
             _ => {
                 let name = name.chars().take(80).flat_map(char::escape_debug).collect();
@@ -307,7 +310,10 @@ mod tests {
     #[test]
     fn unknown_names_and_bad_numbers_are_refused() {
         let message = preset("resnet-50", None, None).unwrap_err().to_string();
-        assert!(message.starts_with("`resnet-50` is no preset; there are swiftnet-vww, shrinkcnn-a, "), "{message}");
+        assert!(
+            message.starts_with("`resnet-50` is no preset; there are swiftnet-vww, swiftnet-imagenet, "),
+            "{message}"
+        );
         assert!(matches!(preset("nasbench201:|x|", None, None), Err(PresetError::NasBench201(_))));
         assert!(matches!(preset("nasbench101:", None, None), Err(PresetError::NasBench101(_))));
         assert!(matches!(preset("swiftnet-vww", None, Some(0)), Err(PresetError::Input { smallest: None, .. })));

@@ -33,8 +33,8 @@ pub fn space_preset(name: &str) -> Option<Space> {
             stem: vec![conv(16, 7, 4), sep(32)],
             stages: vec![
                 swiftnet_stage(30, 16, 32, Downsample::Maxpool2),
-                swiftnet_stage(30, 40, 80, Downsample::Maxpool2),
-                swiftnet_stage(30, 112, 240, Downsample::Maxpool2),
+                swiftnet_stage(30, 32, 64, Downsample::Maxpool2),
+                swiftnet_stage(30, 128, 256, Downsample::Maxpool2),
             ],
             head: Head { conv: Some(1280) },
             ..base(name, Activation::Relu6)

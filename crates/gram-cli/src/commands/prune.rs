@@ -3,6 +3,7 @@
 mod device;
 mod report;
 mod study;
+mod untrained;
 
 use std::collections::BTreeSet;
 
@@ -23,11 +24,16 @@ use crate::study::load::limits;
 use device::{Clock, Device};
 use report::Report;
 use study::StudyOf;
+use untrained::Fullness;
 
 pub(crate) fn run(args: &PruneArgs) -> Result<()> {
-    let study = StudyOf::open(&args.study)?;
+    let study = match (&args.study, &args.space) {
+        (Some(dir), _) => StudyOf::open(dir)?,
+        (None, Some(space)) => untrained::study(args, space)?,
+        (None, None) => return Err(Failure::new(Kind::Usage, "name a study, or a space with --space")),
+    };
     let Device { clock, max_ms } = device::open(args, &study)?;
-    let accuracy = study.expected_accuracy()?;
+    let accuracy = if args.space.is_some() { None } else { study.expected_accuracy()? };
     let (meta, config) = (&study.meta, &study.config);
     let stages: Vec<PrunableStage<'_>> =
         meta.stages().iter().map(|stage| PrunableStage { ops: stage.ops(), weights: stage.weights() }).collect();
@@ -42,10 +48,17 @@ pub(crate) fn run(args: &PruneArgs) -> Result<()> {
         limits: &within,
         max_latency_ms: max_ms,
         latency: clock.as_ref().map(|clock| clock as &dyn gram_prune::LatencyModel),
-        accuracy: expecting.as_ref().map(|model| model as &dyn AccuracyModel),
+        accuracy: match &expecting {
+            Some(model) => Some(model),
+            None => args.space.is_some().then_some(&Fullness),
+        },
     };
     let layouts = layouts(&study);
     let mut chosen = choose_in_layouts(&study, &layouts, &setting)?;
+    if args.space.is_some() {
+        // What ranked them is no top-1.
+        chosen.front.iter_mut().for_each(|choice| choice.expected = None);
+    }
     let own = config.space.layout_of(&chosen.front[0].architecture);
     let InLayout { space, input, .. } = layouts
         .iter()

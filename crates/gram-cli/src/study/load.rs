@@ -141,7 +141,10 @@ pub(crate) fn check_version(got: u32) -> Result<()> {
 }
 
 /// A preset, or a TOML file with a space.
-fn named_space(name: &str) -> Result<Space> {
+///
+/// # Errors
+/// Exit code 2 for a name that is neither and for a file that holds no space.
+pub(crate) fn named_space(name: &str) -> Result<Space> {
     if let Some(space) = space_preset(name) {
         return Ok(space);
     }
