@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn batches_are_those_of_the_epochs_in_their_order() {
-        let (set, augmentation) = (images(), Augmentation { pad: 1, flip: true });
+        let (set, augmentation) = (images(), Augmentation { pad: 1, flip: true, cutout: 2 });
         let norm = Normalisation::of(&set);
         let open = |epoch| Batches::train(&set, &norm, augmentation, 4, 9, epoch);
         let expected: Vec<Batch> = (2..5).flat_map(|epoch| open(epoch).unwrap()).collect();

@@ -56,7 +56,7 @@ fn config() -> TrainConfig {
         epochs: 3,
         batch_size: 16,
         learning_rate: 0.05,
-        augmentation: Augmentation { pad: 1, flip: true },
+        augmentation: Augmentation { pad: 1, flip: true, cutout: 0 },
         ..TrainConfig::default()
     }
 }

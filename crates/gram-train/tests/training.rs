@@ -66,7 +66,7 @@ fn config() -> TrainConfig {
     TrainConfig {
         epochs: 4,
         batch_size: 16,
-        augmentation: Augmentation { pad: 1, flip: true },
+        augmentation: Augmentation { pad: 1, flip: true, cutout: 0 },
         ema_decay: Some(0.9),
         ..TrainConfig::default()
     }
@@ -285,7 +285,7 @@ fn what_does_not_fit_is_named() {
     refused(&Case { validation: images(3, 1).select(&[]), ..case() }, PLAIN, "no validation images");
     let labelled = ImageSet::new(ImageShape::new(1, 7, 7), vec![0; 49], vec![3]).unwrap();
     refused(&Case { train: labelled, ..case() }, PLAIN, "label 3, the network has 3 classes");
-    let padded = TrainConfig { augmentation: Augmentation { pad: 9, flip: false }, ..config() };
+    let padded = TrainConfig { augmentation: Augmentation { pad: 9, flip: false, cutout: 0 }, ..config() };
     refused(&Case { config: padded, ..case() }, PLAIN, "pad");
     let error = predict(&network(), &gram_ir::Weights::new(), &[0.0; 48]).unwrap_err();
     assert!(error.to_string().contains("48 values"), "{error}");

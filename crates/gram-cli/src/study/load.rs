@@ -221,7 +221,7 @@ pub(crate) fn defaults(shape: Shape) -> StudyConfig {
 
 /// Photographs are shifted and mirrored; grey images (digits, garments) are shifted only, for mirrored digits are none.
 pub(crate) fn training(shape: Shape) -> TrainConfig {
-    let augmentation = Augmentation { pad: shape.h.min(shape.w) / 8, flip: shape.c == 3 };
+    let augmentation = Augmentation { pad: shape.h.min(shape.w) / 8, flip: shape.c == 3, cutout: 0 };
     let optimizer = Optimizer::adamw();
     TrainConfig { optimizer, learning_rate: 4e-3, weight_decay: 0.02, augmentation, ..TrainConfig::default() }
 }
