@@ -8,6 +8,7 @@
 //!
 //! See [`train`] for an example.
 
+mod batches;
 mod checkpoint;
 mod config;
 mod device;
@@ -43,6 +44,7 @@ pub use digest::weights_digest;
 pub use engine::{Engine, EvalEngine, Layout};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate, predict};
+pub use kernels::loss::{Mix, Targets};
 pub use memory::training_bytes;
 pub use model::{BATCH_NORM_MOMENTUM, Gradients, Mode, Model};
 pub use network_op::NetworkOp;

@@ -37,7 +37,8 @@ pub fn training_bytes(network: &Network, config: &TrainConfig, n_threads: usize)
     let weights = elements * (size_of::<f64>() + size_of::<f32>());
     let evaluation = weights + EvalEngine::bytes(network, n_threads) + images(network, EVALUATION_BATCH);
     let evaluation = evaluation + scores(network, EVALUATION_BATCH);
-    let ahead = BATCHES_AT_ONCE * images(network, n);
+    // A batch is copied while it is mixed.
+    let ahead = (BATCHES_AT_ONCE + usize::from(config.mixup.is_some())) * images(network, n);
     let counted = always + ahead + step.max(evaluation) + sums(network) + n_threads * PER_THREAD;
     counted + counted / 64 + PER_TRAINING
 }

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gram_data::{Batches, DataError, ImageSet, Normalisation};
+use gram_data::{ImageSet, Normalisation};
 use gram_ir::{Network, Weights};
 use serde::{Deserialize, Serialize};
 
+use crate::batches::{TrainBatch, TrainBatches};
 use crate::evaluate::{check_set, count_within};
 use crate::prefetch::Prefetch;
-use crate::seeds::{Purpose, derived_seed};
 use crate::{TrainConfig, TrainError, Trainer, evaluate, learning_rate, resume};
 
 /// The images of a training.
@@ -29,9 +29,9 @@ pub struct TrainData<'a> {
 pub struct EpochReport {
     /// Number of the epoch, from 1.
     pub epoch: usize,
-    /// Mean loss over the epoch's training images as they were seen, augmented and smoothed.
+    /// Mean loss over the epoch's training images as they were seen, augmented, mixed and smoothed.
     pub train_loss: f64,
-    /// Share of them that were classified right in passing, in `0..=1`.
+    /// Share of them that were classified right in passing, in `0..=1`; of a mixture, what it is most of counts.
     pub train_top1: f64,
     /// Top-1 on the validation images behind the epoch, in `0..=1`, where it was evaluated.
     pub validation_top1: Option<f64>,
@@ -99,7 +99,7 @@ pub struct Trained {
 
 /// Trains `network` from random weights.
 ///
-/// Initial weights, the order of images and their augmentation come from streams of their own of `seed`. Weights are the same bits for
+/// Initial weights, the order of images, their augmentation and their mixtures come from streams of their own of `seed`. Weights are the same bits for
 /// any number of threads, with or without interruptions.
 ///
 /// # Errors
@@ -168,7 +168,7 @@ impl<'a> Run<'a> {
         trainer: Trainer,
     ) -> Result<Self, TrainError> {
         let history = Vec::with_capacity(config.epochs.min(1024));
-        let steps_per_epoch = batches(data, config, seed, 0)?.len();
+        let steps_per_epoch = TrainBatches::new(data, config, seed, 0)?.len();
         Ok(Self { network, data, config, seed, steps_per_epoch, trainer, history })
     }
 
@@ -178,7 +178,7 @@ impl<'a> Run<'a> {
         let (data, config, seed) = (self.data, self.config, self.seed);
         let left = self.history.len() as u64..config.epochs as u64;
         std::thread::scope(|scope| {
-            let mut ahead = Prefetch::start(scope, left, |epoch| batches(data, config, seed, epoch))
+            let mut ahead = Prefetch::start(scope, left, |epoch| TrainBatches::new(data, config, seed, epoch))
                 .map_err(TrainError::Prefetch)?;
             while self.history.len() < self.config.epochs {
                 let done = self.history.len();
@@ -213,7 +213,7 @@ impl<'a> Run<'a> {
     fn epoch(
         &mut self,
         epoch: usize,
-        ahead: &mut Prefetch<'_>,
+        ahead: &mut Prefetch<'_, TrainBatch>,
         interrupt: Option<&AtomicBool>,
     ) -> Result<Epoch, TrainError> {
         let (mut loss, mut right, mut n, mut rate) = (0.0, 0, 0, 0.0);
@@ -223,13 +223,14 @@ impl<'a> Run<'a> {
             }
             let batch = ahead.next()?.expect("invariant: every epoch has the same number of batches");
             rate = self.rate(epoch * self.steps_per_epoch + step);
-            let report = self.trainer.step(&batch.pixels, &batch.labels, rate)?;
+            let targets = batch.targets(self.config.label_smoothing);
+            let report = self.trainer.step_towards(&batch.batch.pixels, &targets, rate)?;
             if !report.loss.is_finite() {
                 return Ok(Epoch::Diverged { step });
             }
-            loss += report.loss * batch.n as f64;
-            right += count_within(1, &report.logits, &batch.labels);
-            n += batch.n;
+            loss += report.loss * batch.batch.n as f64;
+            right += count_within(1, &report.logits, batch.main_labels());
+            n += batch.batch.n;
         }
         if !self.trainer.is_finite() {
             return Ok(Epoch::Diverged { step: self.steps_per_epoch - 1 });
@@ -246,13 +247,6 @@ impl<'a> Run<'a> {
             steps(self.config.epochs),
         )
     }
-}
-
-/// The training batches of epoch `epoch`, from 0.
-fn batches<'a>(data: &TrainData<'a>, config: &TrainConfig, seed: u64, epoch: u64) -> Result<Batches<'a>, DataError> {
-    let TrainConfig { augmentation, batch_size, .. } = *config;
-    let seed = derived_seed(seed, Purpose::Batches);
-    Batches::train(data.train, data.normalisation, augmentation, batch_size, seed, epoch)
 }
 
 /// Images evaluated at once; changes nothing but speed.

@@ -74,6 +74,7 @@ fn configs() -> Vec<TrainConfig> {
             ..rate(0.003, Optimizer::Adamw { beta1: 0.9, beta2: 0.99, epsilon: 1e-4 })
         },
         rate(0.002, Optimizer::rmsprop()),
+        TrainConfig { mixup: Some(1.0), ..config() },
         rate(0.002, Optimizer::Rmsprop { alpha: 0.9, momentum: 0.0, epsilon: 1e-3 }),
     ]
 }

@@ -30,7 +30,7 @@ fn cases() -> [(&'static str, TrainConfig, usize); 4] {
         ("mobilenet-v2-0.35", config(Optimizer::sgd(), 16), 1),
         ("mobilenet-v2-0.5", config(Optimizer::adamw(), 64), 2),
         ("mobilenet-v2-1.0", config(Optimizer::rmsprop(), 128), 1),
-        ("swiftnet-vww", TrainConfig { ema_decay: None, ..config(Optimizer::sgd(), 64) }, 2),
+        ("swiftnet-vww", TrainConfig { ema_decay: None, mixup: Some(0.2), ..config(Optimizer::sgd(), 64) }, 2),
     ]
 }
 

@@ -16,12 +16,14 @@ use gram_train::{
     predict, train, weights_digest,
 };
 
-/// Configurations that together use every optimiser, the moving average and clipping.
-fn configs() -> [TrainConfig; 3] {
+/// Configurations that together use every optimiser, the moving average, clipping, cutout and mixup.
+fn configs() -> [TrainConfig; 4] {
     let adamw = TrainConfig { optimizer: Optimizer::adamw(), ema_decay: None, learning_rate: 0.01, ..config() };
     let rmsprop =
         TrainConfig { optimizer: Optimizer::rmsprop(), clip_norm: Some(0.5), learning_rate: 0.01, ..config() };
-    [config(), adamw, rmsprop]
+    let augmentation = Augmentation { cutout: 3, ..config().augmentation };
+    let mixed = TrainConfig { mixup: Some(0.4), augmentation, ..config() };
+    [config(), adamw, rmsprop, mixed]
 }
 
 /// A cell with every kind of operator, two stages, residual and projected.
@@ -287,6 +289,9 @@ fn what_does_not_fit_is_named() {
     refused(&Case { train: labelled, ..case() }, PLAIN, "label 3, the network has 3 classes");
     let padded = TrainConfig { augmentation: Augmentation { pad: 9, flip: false, cutout: 0 }, ..config() };
     refused(&Case { config: padded, ..case() }, PLAIN, "pad");
+    let cut = TrainConfig { augmentation: Augmentation { cutout: 7, ..Augmentation::default() }, ..config() };
+    refused(&Case { config: cut, ..case() }, PLAIN, "cutout");
+    refused(&Case { config: TrainConfig { mixup: Some(-1.0), ..config() }, ..case() }, PLAIN, "mixup is -1");
     let error = predict(&network(), &gram_ir::Weights::new(), &[0.0; 48]).unwrap_err();
     assert!(error.to_string().contains("48 values"), "{error}");
     let error = predict(&network(), &gram_ir::Weights::new(), &[0.0; 49]).unwrap_err();

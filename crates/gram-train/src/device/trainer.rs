@@ -1,12 +1,13 @@
 //! One network in training on a device: a step at a time, without waiting for the device.
 
 use candle_core::{DType, Device, Tensor};
-use gram_data::{Batch, Batches, ImageSet, Normalisation};
+use gram_data::{Batches, ImageSet, Normalisation};
 use gram_ir::{Network, Shape};
 
 use super::model::{DeviceModel, Launched, loss};
 use super::optim::{Ema, OptimizerState, clip};
 use super::store::Part;
+use crate::batches::TrainBatch;
 use crate::evaluate::count_within;
 use crate::ops::values;
 use crate::seeds::{Purpose, derived_seed};
@@ -27,7 +28,8 @@ pub(super) struct DeviceTrainer {
 /// A batch whose scores are on their way.
 pub(super) struct Pending {
     logits: Tensor,
-    labels: Vec<u32>,
+    /// Without its pixels, which went to the device.
+    batch: TrainBatch,
     smoothing: f64,
 }
 
@@ -59,9 +61,9 @@ impl DeviceTrainer {
     }
 
     /// One step: forward, backward, clipping, optimiser, moving average. The device may still be at work when it returns.
-    pub(super) fn step(&mut self, batch: Batch, lr: f64) -> Result<Pending, TrainError> {
-        let images = self.images(batch.pixels)?;
-        let Launched { logits, by_tensor } = self.model.launch(&images, &batch.labels, self.label_smoothing)?;
+    pub(super) fn step(&mut self, mut batch: TrainBatch, lr: f64) -> Result<Pending, TrainError> {
+        let images = self.images(std::mem::take(&mut batch.batch.pixels))?;
+        let Launched { logits, by_tensor } = self.model.launch(&images, &batch.targets(self.label_smoothing))?;
         if let (Some(optimizer), Some(values)) = (&mut self.optimizer, self.model.store().learnt()) {
             let gradient = self.model.store().flat_learnt(&by_tensor)?;
             let gradient = match self.clip_norm {
@@ -74,7 +76,7 @@ impl DeviceTrainer {
         if let Some(ema) = &mut self.ema {
             ema.update(&self.model)?;
         }
-        Ok(Pending { logits, labels: batch.labels, smoothing: self.label_smoothing })
+        Ok(Pending { logits, batch, smoothing: self.label_smoothing })
     }
 
     /// Top-1 on all images of `set`, of the moving average if there is one.
@@ -118,8 +120,8 @@ impl Pending {
     /// Waits for the scores.
     pub(super) fn report(self) -> Result<BatchReport, TrainError> {
         let logits = self.logits.to_device(&Device::Cpu)?;
-        let right = count_within(1, &values::<f32>(&logits)?, &self.labels);
-        Ok(BatchReport { loss: loss(&logits, &self.labels, self.smoothing)?, right, n: self.labels.len() })
+        let right = count_within(1, &values::<f32>(&logits)?, self.batch.main_labels());
+        Ok(BatchReport { loss: loss(&logits, &self.batch.targets(self.smoothing))?, right, n: self.batch.batch.n })
     }
 }
 
