@@ -129,7 +129,7 @@ mod tests {
 
     fn of_epoch(set: &ImageSet, mixup: Option<f64>, seed: u64, epoch: u64) -> Vec<TrainBatch> {
         let norm = Normalisation::of(set);
-        let data = TrainData { train: set, validation: None, normalisation: &norm };
+        let data = TrainData { train: set, validation: None, normalisation: &norm, teacher: None };
         let config = TrainConfig { mixup, batch_size: 4, ..TrainConfig::default() };
         TrainBatches::new(&data, &config, seed, epoch).unwrap().collect()
     }

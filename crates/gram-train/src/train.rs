@@ -3,14 +3,18 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gram_data::{ImageSet, Normalisation};
+use gram_data::{Batch, ImageSet, Normalisation};
 use gram_ir::{Network, Weights};
 use serde::{Deserialize, Serialize};
 
 use crate::batches::{TrainBatch, TrainBatches};
 use crate::evaluate::{check_set, count_within};
 use crate::prefetch::Prefetch;
-use crate::{TrainConfig, TrainError, Trainer, evaluate, learning_rate, resume};
+use crate::teacher::TeacherEngine;
+use crate::{
+    ConfigError, Distillation, StepReport, Targets, Taught, Teacher, TrainConfig, TrainError, Trainer, evaluate,
+    learning_rate, resume,
+};
 
 /// The images of a training.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +25,8 @@ pub struct TrainData<'a> {
     pub validation: Option<&'a ImageSet>,
     /// Applied to all images.
     pub normalisation: &'a Normalisation,
+    /// A larger network whose scores are learnt from too, as [`TrainConfig::distillation`] says.
+    pub teacher: Option<Teacher<'a>>,
 }
 
 /// What one epoch has brought.
@@ -117,7 +123,7 @@ pub struct Trained {
 ///
 /// // Dark and bright images.
 /// let images = ImageSet::new(ImageShape::new(1, 2, 2), [[10; 4], [200; 4], [30; 4], [250; 4]].concat(), vec![0, 1, 0, 1])?;
-/// let data = TrainData { train: &images, validation: Some(&images), normalisation: &Normalisation::of(&images) };
+/// let data = TrainData { train: &images, validation: Some(&images), normalisation: &Normalisation::of(&images), teacher: None };
 /// let config = TrainConfig { epochs: 10, batch_size: 2, ..TrainConfig::default() };
 /// let outcome = train(&network, &data, &config, 1, TrainOptions::new(&mut |_| Control::Continue))?;
 /// let Outcome::Trained(trained) = outcome else { panic!("{outcome:?}") };
@@ -135,10 +141,24 @@ pub fn train(
     if let Some(validation) = data.validation {
         check_set(network, validation, "validation")?;
     }
+    check_teacher(data, config)?;
     let max_batch = config.batch_size.min(data.train.len()).max(1);
     let trainer = Trainer::new(network, config, seed, options.n_threads, max_batch)?;
     let pool = trainer.pool();
     pool.install(|| Run::start(network, data, config, seed, trainer)?.all(options))
+}
+
+/// Refuses a teacher without a word on how to learn from it, and the other way round.
+pub(crate) fn check_teacher(data: &TrainData<'_>, config: &TrainConfig) -> Result<(), TrainError> {
+    let refuse = |value: &str, expected| {
+        let field = "distillation";
+        Err(TrainError::Config(ConfigError { field, value: value.into(), expected }))
+    };
+    match (data.teacher, config.distillation) {
+        (Some(_), None) => refuse("none", "given where there is a teacher"),
+        (None, Some(_)) => refuse("given", "none where there is no teacher"),
+        _ => Ok(()),
+    }
 }
 
 /// A training under way.
@@ -149,6 +169,7 @@ pub(crate) struct Run<'a> {
     pub(crate) seed: u64,
     steps_per_epoch: usize,
     pub(crate) trainer: Trainer,
+    teacher: Option<(TeacherEngine, Distillation)>,
     pub(crate) history: Vec<EpochReport>,
 }
 
@@ -169,7 +190,10 @@ impl<'a> Run<'a> {
     ) -> Result<Self, TrainError> {
         let history = Vec::with_capacity(config.epochs.min(1024));
         let steps_per_epoch = TrainBatches::new(data, config, seed, 0)?.len();
-        Ok(Self { network, data, config, seed, steps_per_epoch, trainer, history })
+        let teacher = data.teacher.zip(config.distillation).map(|(teacher, distillation)| {
+            Ok::<_, TrainError>((TeacherEngine::new(&teacher, network, data.normalisation)?, distillation))
+        });
+        Ok(Self { network, data, config, seed, steps_per_epoch, trainer, teacher: teacher.transpose()?, history })
     }
 
     fn all(mut self, options: TrainOptions<'_>) -> Result<Outcome, TrainError> {
@@ -223,8 +247,7 @@ impl<'a> Run<'a> {
             }
             let batch = ahead.next()?.expect("invariant: every epoch has the same number of batches");
             rate = self.rate(epoch * self.steps_per_epoch + step);
-            let targets = batch.targets(self.config.label_smoothing);
-            let report = self.trainer.step_towards(&batch.batch.pixels, &targets, rate)?;
+            let report = self.step(&batch, rate)?;
             if !report.loss.is_finite() {
                 return Ok(Epoch::Diverged { step });
             }
@@ -236,6 +259,15 @@ impl<'a> Run<'a> {
             return Ok(Epoch::Diverged { step: self.steps_per_epoch - 1 });
         }
         Ok(Epoch::Done { loss: loss / n as f64, top1: right as f64 / n as f64, learning_rate: rate })
+    }
+
+    fn step(&mut self, batch: &TrainBatch, rate: f64) -> Result<StepReport, TrainError> {
+        let TrainBatch { batch: Batch { pixels, n, .. }, .. } = batch;
+        let teacher = self.teacher.as_mut();
+        let said = teacher.map(|(teacher, distillation)| (teacher.logits(pixels, *n), *distillation));
+        let taught = said.as_ref().map(|(logits, distillation)| Taught { logits, distillation: *distillation });
+        let targets = Targets { teacher: taught, ..batch.targets(self.config.label_smoothing) };
+        self.trainer.step_towards(pixels, &targets, rate)
     }
 
     fn rate(&self, step: usize) -> f64 {

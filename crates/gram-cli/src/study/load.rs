@@ -14,6 +14,7 @@ use crate::model_dir::read_text;
 use crate::study::config::{
     DataConfig, FORMAT_VERSION, ProxyConfig, RungConfig, SearchConfig, SpaceChoice, StudyConfig, StudyFile,
 };
+use crate::study::teacher::settle;
 use crate::study::{merge, parse_set};
 
 /// A configuration with everything decided, and the data it is about.
@@ -126,6 +127,7 @@ fn resolve(over: Table, shape: Shape) -> Result<(StudyConfig, Space)> {
     space.verify().or_fail(Kind::Usage)?;
     config.space = SpaceChoice::Inline(space.clone());
     check(&config)?;
+    settle(&mut config)?;
     check_augmentation("[proxy.train]", &config.proxy.train, shape)?;
     check_augmentation("[final]", &config.final_training, shape)?;
     Ok((config, space))
@@ -215,6 +217,7 @@ pub(crate) fn defaults(shape: Shape) -> StudyConfig {
         },
         rungs: Vec::new(),
         final_training: TrainConfig { epochs: 40, ema_decay: Some(0.99), ..training(shape) },
+        teacher: None,
         space: SpaceChoice::Named(default_space(shape).into()),
     }
 }

@@ -11,8 +11,9 @@ use super::pointwise::{activation, add, concat, global_avg_pool};
 use super::pool::{avg_pool, max_pool};
 use super::store::{Part, Places, Store};
 use super::tape::{Saved, Tape, Then};
+use super::teacher::Said;
 use crate::program::{Action, NormTensors, Program, Step};
-use crate::{BATCH_NORM_MOMENTUM, Gradients, Mode, Targets, TrainError, ops};
+use crate::{BATCH_NORM_MOMENTUM, Distillation, Gradients, Mode, Targets, TrainError, ops};
 
 /// A [`Network`] that runs on any candle [`Device`], on candle's own operators.
 ///
@@ -153,13 +154,20 @@ impl DeviceModel {
     /// pixel.
     pub fn gradients(&mut self, images: &Tensor, labels: &[u32], smoothing: f64) -> Result<Gradients, TrainError> {
         let targets = Targets::of(labels, smoothing);
-        let Launched { logits, by_tensor } = self.launch(images, &targets)?;
+        let Launched { logits, by_tensor } = self.launch(images, &targets, None)?;
         let loss = loss(&logits.to_device(&Device::Cpu)?, &targets)?;
         Ok(Gradients { loss, logits, by_tensor })
     }
 
-    /// [`Self::gradients`], with targets that may be mixed, without waiting for the device, which may still be at work.
-    pub(super) fn launch(&mut self, images: &Tensor, targets: &Targets<'_>) -> Result<Launched, TrainError> {
+    /// [`Self::gradients`], with targets that may be mixed and a teacher, without waiting for the device, which may still be at work.
+    ///
+    /// What a teacher says comes beside `targets`, because it is on the device.
+    pub(super) fn launch(
+        &mut self,
+        images: &Tensor,
+        targets: &Targets<'_>,
+        said: Option<&Said>,
+    ) -> Result<Launched, TrainError> {
         let program = Arc::clone(&self.program);
         let (output, traces) = self.train(&program, images, true)?;
         let (classes, n, 1, 1) = output.dims4()? else {
@@ -167,7 +175,13 @@ impl DeviceModel {
         };
         let logits = output.reshape((classes, n))?.t()?.contiguous()?;
         let targets = self.targets(&logits, targets)?;
-        let g = ((softmax(&logits)? - targets)? / n as f64)?;
+        let mut g = (softmax(&logits)? - targets)?;
+        if let Some(Said { logits: teacher, distillation: Distillation { weight, temperature } }) = said {
+            let at = |logits: &Tensor| softmax(&(logits / *temperature)?);
+            let pull = (at(&logits)? - at(teacher)?)?;
+            g = ((g * (1.0 - weight))? + (pull * (weight * temperature))?)?;
+        }
+        let g = (g / n as f64)?;
         let g = g.t()?.contiguous()?.reshape((classes, n, 1, 1))?;
         let tape = traces.tape.ok_or_else(|| candle_core::Error::msg("invariant: a tape was asked for"))?;
         let mut by_tensor = tape.backward(g, self.specs().len())?;

@@ -6,10 +6,12 @@ use candle_core::Device;
 use gram_ir::Network;
 
 use super::resume;
+use super::teacher::DeviceTeacher;
 use super::trainer::{BatchReport, DeviceTrainer, Pending};
 use crate::batches::{TrainBatch, TrainBatches};
 use crate::evaluate::check_set;
 use crate::prefetch::Prefetch;
+use crate::train::check_teacher;
 use crate::{
     Control, EpochReport, Outcome, TrainConfig, TrainData, TrainError, TrainOptions, Trained, learning_rate, train,
 };
@@ -57,7 +59,11 @@ pub fn train_on_device(
     if let Some(validation) = data.validation {
         check_set(network, validation, "validation")?;
     }
-    let trainer = DeviceTrainer::new(network, config, seed, device)?;
+    check_teacher(data, config)?;
+    let mut trainer = DeviceTrainer::new(network, config, seed, device)?;
+    if let Some((teacher, distillation)) = data.teacher.zip(config.distillation) {
+        trainer.teacher = Some(DeviceTeacher::new(&teacher, network, data.normalisation, (distillation, device))?);
+    }
     let steps_per_epoch = TrainBatches::new(data, config, seed, 0)?.len();
     let history = Vec::with_capacity(config.epochs.min(1024));
     DeviceRun { network, data, config, seed, steps_per_epoch, trainer, history }.all(options)

@@ -7,11 +7,12 @@ use gram_ir::{Network, Shape};
 use super::model::{DeviceModel, Launched, loss};
 use super::optim::{Ema, OptimizerState, clip};
 use super::store::Part;
+use super::teacher::{DeviceTeacher, Said};
 use crate::batches::TrainBatch;
 use crate::evaluate::count_within;
 use crate::ops::values;
 use crate::seeds::{Purpose, derived_seed};
-use crate::{Model, TrainConfig, TrainError};
+use crate::{Model, Targets, Taught, TrainConfig, TrainError};
 
 /// A network in training: its tensors, optimiser and moving average.
 #[derive(Debug)]
@@ -23,11 +24,13 @@ pub(super) struct DeviceTrainer {
     clip_norm: Option<f64>,
     label_smoothing: f64,
     input: Shape,
+    pub(super) teacher: Option<DeviceTeacher>,
 }
 
 /// A batch whose scores are on their way.
 pub(super) struct Pending {
     logits: Tensor,
+    said: Option<Said>,
     /// Without its pixels, which went to the device.
     batch: TrainBatch,
     smoothing: f64,
@@ -56,14 +59,17 @@ impl DeviceTrainer {
             clip_norm: config.clip_norm,
             label_smoothing: config.label_smoothing,
             input: network.input_shape(),
+            teacher: None,
             model,
         })
     }
 
-    /// One step: forward, backward, clipping, optimiser, moving average. The device may still be at work when it returns.
+    /// One step: what the teacher says, forward, backward, clipping, optimiser, moving average. The device may still be at work when it returns.
     pub(super) fn step(&mut self, mut batch: TrainBatch, lr: f64) -> Result<Pending, TrainError> {
         let images = self.images(std::mem::take(&mut batch.batch.pixels))?;
-        let Launched { logits, by_tensor } = self.model.launch(&images, &batch.targets(self.label_smoothing))?;
+        let said = self.teacher.as_ref().map(|teacher| teacher.say(&images)).transpose()?;
+        let targets = batch.targets(self.label_smoothing);
+        let Launched { logits, by_tensor } = self.model.launch(&images, &targets, said.as_ref())?;
         if let (Some(optimizer), Some(values)) = (&mut self.optimizer, self.model.store().learnt()) {
             let gradient = self.model.store().flat_learnt(&by_tensor)?;
             let gradient = match self.clip_norm {
@@ -76,7 +82,7 @@ impl DeviceTrainer {
         if let Some(ema) = &mut self.ema {
             ema.update(&self.model)?;
         }
-        Ok(Pending { logits, batch, smoothing: self.label_smoothing })
+        Ok(Pending { logits, said, batch, smoothing: self.label_smoothing })
     }
 
     /// Top-1 on all images of `set`, of the moving average if there is one.
@@ -121,7 +127,13 @@ impl Pending {
     pub(super) fn report(self) -> Result<BatchReport, TrainError> {
         let logits = self.logits.to_device(&Device::Cpu)?;
         let right = count_within(1, &values::<f32>(&logits)?, self.batch.main_labels());
-        Ok(BatchReport { loss: loss(&logits, &self.batch.targets(self.smoothing))?, right, n: self.batch.batch.n })
+        let said = self.said.map(|Said { logits, distillation }| {
+            Ok::<_, TrainError>((values::<f32>(&logits.to_device(&Device::Cpu)?)?.to_vec(), distillation))
+        });
+        let said = said.transpose()?;
+        let taught = said.as_ref().map(|(logits, distillation)| Taught { logits, distillation: *distillation });
+        let targets = Targets { teacher: taught, ..self.batch.targets(self.smoothing) };
+        Ok(BatchReport { loss: loss(&logits, &targets)?, right, n: self.batch.batch.n })
     }
 }
 

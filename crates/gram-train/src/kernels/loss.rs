@@ -1,7 +1,7 @@
-//! The training loss: softmax cross-entropy with targets that may be smoothed and mixed.
+//! The training loss: softmax cross-entropy with targets that may be smoothed and mixed, and what a teacher says.
 
 use super::Real;
-use crate::{ConfigError, TrainError};
+use crate::{ConfigError, Distillation, TrainError};
 
 /// What the scores of a batch are held against.
 ///
@@ -21,6 +21,17 @@ pub struct Targets<'a> {
     pub smoothing: f64,
     /// Of images that are mixtures of two: the second one.
     pub mix: Option<Mix<'a>>,
+    /// What a teacher says of the images.
+    pub teacher: Option<Taught<'a>>,
+}
+
+/// What a teacher says of a batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Taught<'a> {
+    /// Its scores, `[n, classes]`.
+    pub logits: &'a [f32],
+    /// What they count.
+    pub distillation: Distillation,
 }
 
 /// What else is in the images of a batch.
@@ -35,7 +46,7 @@ pub struct Mix<'a> {
 impl<'a> Targets<'a> {
     /// Of images with one label each.
     pub fn of(labels: &'a [u32], smoothing: f64) -> Self {
-        Self { labels, smoothing, mix: None }
+        Self { labels, smoothing, mix: None, teacher: None }
     }
 
     /// Refuses what does not go with `classes` scores per image.
@@ -49,6 +60,13 @@ impl<'a> Targets<'a> {
         }
         if !(0.0..1.0).contains(&self.smoothing) {
             return wrong("smoothing", self.smoothing, "at least 0 and below 1");
+        }
+        let n_scores = self.labels.len() * classes;
+        if let Some(Taught { logits, distillation }) = self.teacher {
+            distillation.validate()?;
+            if logits.len() != n_scores {
+                return wrong("teacher.logits", logits.len() as f64, "one score per image and class");
+            }
         }
         match self.mix {
             Some(mix) if mix.labels.len() != self.labels.len() => {
@@ -69,7 +87,8 @@ impl<'a> Targets<'a> {
         }
     }
 
-    /// The mean over images of `-Σ target · ln softmax(logits)`; logits are `[n, classes]`.
+    /// The mean over images of `-Σ target · ln softmax(logits)`, and what a teacher adds to it (see [`Distillation`]); logits are
+    /// `[n, classes]`.
     pub(crate) fn mean<T: Real>(&self, logits: &[T]) -> f64 {
         let n = self.labels.len().max(1);
         let classes = logits.len() / n;
@@ -80,10 +99,17 @@ impl<'a> Targets<'a> {
                 total += self.target(image, class, classes) * (log_sum - logit.to_f64());
             }
         }
-        total / n as f64
+        let mean = total / n as f64;
+        let Some(taught) = self.teacher else { return mean };
+        let Distillation { weight, temperature } = taught.distillation;
+        let divergences = logits.chunks_exact(classes.max(1)).zip(taught.logits.chunks_exact(classes.max(1)));
+        let divergence =
+            divergences.map(|(row, teacher)| divergence(teacher, row, temperature)).sum::<f64>() / n as f64;
+        (1.0 - weight) * mean + weight * temperature * temperature * divergence
     }
 
-    /// Gradient of `g` times the mean: `g · (softmax - target) / n`.
+    /// Gradient of `g` times the mean: `g · (softmax - target) / n` without a teacher; with one that part counts `1 - weight`, and
+    /// `weight · temperature · (softmax - teacher's softmax)`, both of scores divided by the temperature, is added to it.
     pub(crate) fn backward<T: Real>(&self, logits: &[T], g: f64) -> Vec<T> {
         let n = self.labels.len().max(1);
         let classes = logits.len() / n;
@@ -95,8 +121,33 @@ impl<'a> Targets<'a> {
                 T::from_f64(g * (softmax - self.target(image, class, classes)) / n as f64)
             }));
         }
+        if let Some(taught) = self.teacher {
+            let Distillation { weight, temperature } = taught.distillation;
+            let rows = logits.chunks_exact(classes.max(1)).zip(taught.logits.chunks_exact(classes.max(1)));
+            for ((row, teacher), gradient) in rows.zip(gradient.chunks_exact_mut(classes.max(1))) {
+                let (own, teacher) = (log_softmax(row, temperature), log_softmax(teacher, temperature));
+                for ((gradient, own), teacher) in gradient.iter_mut().zip(own).zip(teacher) {
+                    let pull = g * weight * temperature * (own.exp() - teacher.exp()) / n as f64;
+                    *gradient = T::from_f64((1.0 - weight) * gradient.to_f64() + pull);
+                }
+            }
+        }
         gradient
     }
+}
+
+/// `Σ p · (ln p - ln q)` for the distributions that the scores of a teacher (p) and of another network (q) give at a temperature.
+fn divergence<T: Real>(teacher: &[f32], row: &[T], temperature: f64) -> f64 {
+    let pairs = log_softmax(teacher, temperature).zip(log_softmax(row, temperature));
+    pairs.map(|(teacher, own)| teacher.exp() * (teacher - own)).sum()
+}
+
+/// `ln softmax(row / temperature)`.
+fn log_softmax<T: Real>(row: &[T], temperature: f64) -> impl Iterator<Item = f64> {
+    let scores = move |x: &T| x.to_f64() / temperature;
+    let largest = row.iter().map(scores).fold(f64::NEG_INFINITY, f64::max);
+    let log_sum = largest + row.iter().map(|x| (scores(x) - largest).exp()).sum::<f64>().ln();
+    row.iter().map(move |x| scores(x) - log_sum)
 }
 
 /// `ln Σ exp(x)`, from the largest logit down so that nothing overflows; NaN if a logit is NaN.

@@ -79,6 +79,53 @@ fn targets_sum_to_1() {
     }
 }
 
+/// A teacher's scores for the three images.
+const TEACHER: [f32; 3 * CLASSES] = [1.0, -2.0, 3.0, 0.5, 2.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 4.0];
+
+fn taught(weight: f64, temperature: f64, mix: Option<Mix<'static>>) -> Targets<'static> {
+    let distillation = Distillation { weight, temperature };
+    Targets { mix, teacher: Some(Taught { logits: &TEACHER, distillation }), ..Targets::of(&LABELS, 0.1) }
+}
+
+#[test]
+fn a_teacher_adds_its_divergence() {
+    for temperature in [0.5, 1.0, 2.0, 8.0] {
+        let mut divergence = 0.0;
+        for (row, teacher) in logits().chunks(CLASSES).zip(TEACHER.chunks(CLASSES)) {
+            let teacher: Vec<f64> = teacher.iter().map(|&x| f64::from(x)).collect();
+            let (own, teacher) = (softmax(row, temperature), softmax(&teacher, temperature));
+            divergence += own.iter().zip(&teacher).map(|(q, p)| p * (p / q).ln()).sum::<f64>() / 3.0;
+        }
+        for weight in [0.0, 0.3, 1.0] {
+            let expected = (1.0 - weight) * plain(&LABELS, 0.1) + weight * temperature * temperature * divergence;
+            let got = taught(weight, temperature, None).mean(&logits());
+            assert!((got - expected).abs() < 1e-12, "{weight} {temperature}: {got} instead of {expected}");
+        }
+    }
+}
+
+#[test]
+fn gradients_with_a_teacher_are_those_of_the_loss() {
+    for (weight, temperature) in [(0.3, 1.0), (0.5, 2.0), (1.0, 8.0), (0.0, 2.0)] {
+        check_gradient(&taught(weight, temperature, None));
+        check_gradient(&taught(weight, temperature, Some(Mix { labels: &[1, 0, 2], share: 0.3 })));
+    }
+}
+
+#[test]
+fn a_teacher_of_no_weight_changes_no_bit() {
+    let (plain, at) = (Targets::of(&LABELS, 0.1), logits());
+    assert_eq!(taught(0.0, 2.0, None).mean(&at), plain.mean(&at));
+    assert_eq!(taught(0.0, 2.0, None).backward(&at, 1.0), plain.backward(&at, 1.0));
+}
+
+#[test]
+fn one_that_agrees_with_its_teacher_learns_nothing_more() {
+    let targets = taught(1.0, 2.0, None);
+    assert_eq!(targets.mean(&TEACHER), 0.0);
+    assert_eq!(targets.backward(&TEACHER, 1.0), [0.0; 3 * CLASSES]);
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     mixed(0.3).check(CLASSES).unwrap();
@@ -93,4 +140,7 @@ fn what_does_not_fit_is_refused() {
     refused(mix(&[0, 1], 0.5), "mix.labels is 2");
     refused(mix(&[0, 1, 1], 1.5), "mix.share is 1.5");
     refused(mix(&[0, 1, 1], f64::NAN), "mix.share is NaN");
+    refused(taught(1.5, 2.0, None), "distillation.weight is 1.5");
+    let short = Taught { logits: &TEACHER[1..], distillation: Distillation::default() };
+    refused(Targets { teacher: Some(short), ..Targets::of(&LABELS, 0.0) }, "teacher.logits is 11");
 }
