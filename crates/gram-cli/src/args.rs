@@ -221,6 +221,9 @@ pub(crate) struct TrainArgs {
     /// Seed of everything random
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub(crate) seed: Option<u64>,
+    /// Trained model to learn from too: of the same classes and input (`train.distillation.weight`, `.temperature`)
+    #[arg(long, value_name = "MODELDIR")]
+    pub(crate) teacher: Option<PathBuf>,
     /// Where the network is trained: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value_t)]
     pub(crate) device: DeviceChoice,

@@ -19,7 +19,7 @@
 //!
 //! let proxy = gram_data::proxy_subset(&splits.train, 50, 7);
 //! let norm = Normalisation::of(&splits.train);
-//! let augmentation = Augmentation { pad: 1, flip: false };
+//! let augmentation = Augmentation { pad: 1, cutout: 3, ..Augmentation::default() };
 //! for batch in Batches::train(&proxy, &norm, augmentation, 64, 7, 0)? {
 //!     assert_eq!(batch.pixels.len(), batch.n * 64); // [n, 1, 8, 8]
 //! }
@@ -44,7 +44,7 @@ mod seeds;
 mod source;
 mod split;
 
-pub use augment::{Augmentation, shifted};
+pub use augment::{Augmentation, blacked_out, shifted};
 pub use batches::{Batch, Batches};
 pub use dataset::{Dataset, Format, LoadOptions, SHIPPED_NAME, SizeRange, open};
 pub use decode::load_image;

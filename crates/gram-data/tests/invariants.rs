@@ -178,7 +178,7 @@ proptest! {
     fn augmentation_of_an_image_depends_on_seed_epoch_and_index_only(set in images(), seed: u64, epoch: u64, a in 1usize..12, b in 1usize..12) {
         let norm = Normalisation::of(&set);
         let side = set.shape().h.min(set.shape().w);
-        let augmentation = Augmentation { pad: (side - 1).min(2), flip: true };
+        let augmentation = Augmentation { pad: (side - 1).min(2), flip: true, cutout: (side - 1).min(3) };
         let by_index = |batch_size: usize| {
             let batches = Batches::train(&set, &norm, augmentation, batch_size, seed, epoch).unwrap();
             let order = batches.order().to_vec();
@@ -194,13 +194,38 @@ proptest! {
         // I2 the same call gives the same
         prop_assert_eq!(by_index(a), first);
     }
+
+    #[test]
+    fn cutout_blackens_one_square_and_changes_nothing_else(set in images(), seed: u64, epoch: u64, most in 1usize..8) {
+        let shape = set.shape();
+        let (norm, side) = (Normalisation { mean: vec![0.0; shape.c], std: vec![1.0; shape.c] }, shape.h.min(shape.w));
+        let whole = Augmentation { pad: (side - 1).min(1), flip: true, cutout: 0 };
+        let cut = Augmentation { cutout: most.min(side - 1), ..whole };
+        let batches = |augmentation| Batches::train(&set, &norm, augmentation, 4, seed, epoch).unwrap();
+        prop_assert_eq!(batches(whole).order().to_vec(), batches(cut).order().to_vec());
+        for (whole, cut_out) in batches(whole).zip(batches(cut)) {
+            let planes = |pixels: &[f32]| pixels.chunks(shape.h * shape.w).map(<[f32]>::to_vec).collect::<Vec<_>>();
+            for (whole, cut_out) in planes(&whole.pixels).into_iter().zip(planes(&cut_out.pixels)) {
+                let changed: Vec<usize> = (0..whole.len()).filter(|&i| whole[i] != cut_out[i]).collect();
+                // I1 shift and flip are those of the same seed without it; what is changed is black
+                prop_assert!(changed.iter().all(|&i| cut_out[i] == 0.0));
+                // I2 within one square
+                let extent = |at: &dyn Fn(usize) -> usize| {
+                    let places = || changed.iter().map(|&i| at(i));
+                    places().max().zip(places().min()).map_or(0, |(last, first)| last - first + 1)
+                };
+                prop_assert!(extent(&|i| i / shape.w) <= cut.cutout && extent(&|i| i % shape.w) <= cut.cutout);
+                prop_assert!(changed.len() <= cut.cutout * cut.cutout);
+            }
+        }
+    }
 }
 
 #[test]
 fn epochs_and_seeds_differ() {
     let data = open("optdigits", &LoadOptions::default()).unwrap();
     let norm = Normalisation::of(&data.train);
-    let augmentation = Augmentation { pad: 1, flip: true };
+    let augmentation = Augmentation { pad: 1, flip: true, cutout: 0 };
     let first =
         |seed, epoch| Batches::train(&data.train, &norm, augmentation, 32, seed, epoch).unwrap().next().unwrap();
     assert_eq!(first(1, 0), first(1, 0));
@@ -260,7 +285,7 @@ fn settings_that_make_no_sense_are_refused() {
     );
     let norm = Normalisation::of(&data.train);
     assert!(Batches::eval(&data.train, &norm, 0).is_err());
-    let wide = Augmentation { pad: 8, flip: false };
+    let wide = Augmentation { pad: 8, flip: false, cutout: 0 };
     assert!(Batches::train(&data.train, &norm, wide, 8, 0, 0).is_err());
     let three = Normalisation { mean: vec![0.0; 3], std: vec![1.0; 3] };
     assert!(Batches::eval(&data.train, &three, 8).is_err());

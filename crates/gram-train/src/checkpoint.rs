@@ -36,6 +36,9 @@ pub(crate) struct Identity {
     pub(crate) seed: u64,
     /// [`numerics`](crate::numerics) of the program that wrote it.
     pub(crate) numerics: String,
+    /// [`Teacher::digest`](crate::Teacher::digest) of the teacher; files without one do not name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) teacher: Option<String>,
 }
 
 impl Identity {
@@ -46,6 +49,7 @@ impl Identity {
             (self.data == other.data, "other images"),
             (self.config == other.config, "another configuration"),
             (self.seed == other.seed, "another seed"),
+            (self.teacher == other.teacher, "another teacher"),
             (self.numerics == other.numerics, "another version of the program or another instruction set"),
         ];
         parts.into_iter().find(|(same, _)| !same).map(|(_, part)| part)
@@ -276,7 +280,7 @@ mod tests {
 
     fn identity() -> Identity {
         let config = serde_json::json!({"epochs": 2});
-        Identity { network: "n".into(), data: "d".into(), config, seed: u64::MAX, numerics: "x".into() }
+        Identity { network: "n".into(), data: "d".into(), config, seed: u64::MAX, numerics: "x".into(), teacher: None }
     }
 
     fn checkpoint() -> Checkpoint {
@@ -337,6 +341,7 @@ mod tests {
                 "another version of the program or another instruction set",
             ),
             (Identity { network: "m".into(), ..identity() }, "another network"),
+            (Identity { teacher: Some("t".into()), ..identity() }, "another teacher"),
             (Identity { data: "e".into(), ..identity() }, "other images"),
             (Identity { config: serde_json::json!({"epochs": 3}), ..identity() }, "another configuration"),
         ] {

@@ -53,6 +53,16 @@ pub enum TrainError {
         /// Outputs of the network.
         classes: usize,
     },
+    /// A teacher with another input or other classes than the network that learns from it.
+    #[error("the teacher takes {input} and gives {output}, the network takes {} and gives {}", expected[0], expected[1])]
+    Teacher {
+        /// Its input.
+        input: Shape,
+        /// Its output.
+        output: Shape,
+        /// Input and output of the network that learns.
+        expected: [Shape; 2],
+    },
     /// Pixels that are not a whole number of images.
     #[error("{got} values are not a whole number of images of {expected}")]
     Pixels {

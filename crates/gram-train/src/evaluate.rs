@@ -4,8 +4,7 @@ use gram_data::{Batches, ImageSet, Normalisation};
 use gram_ir::{Network, Weights};
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::loss::CrossEntropy;
-use crate::{EvalEngine, TrainError};
+use crate::{EvalEngine, Targets, TrainError};
 
 /// How good weights are on a set of images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,7 +41,7 @@ pub fn evaluate(
         let logits = engine.run(&batch.pixels, batch.n);
         top1 += count_within(1, &logits, &batch.labels);
         top5 += count_within(5, &logits, &batch.labels);
-        loss += CrossEntropy { labels: batch.labels, smoothing: 0.0 }.mean(&logits) * batch.n as f64;
+        loss += Targets::of(&batch.labels, 0.0).mean(&logits) * batch.n as f64;
     }
     let share = |count: usize| count as f64 / set.len() as f64;
     Ok(Evaluation { top1: share(top1), top5: share(top5), loss: loss / set.len() as f64, n: set.len() })

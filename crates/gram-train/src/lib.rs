@@ -8,6 +8,7 @@
 //!
 //! See [`train`] for an example.
 
+mod batches;
 mod checkpoint;
 mod config;
 mod device;
@@ -27,6 +28,7 @@ mod program;
 mod resume;
 mod schedule;
 mod seeds;
+mod teacher;
 mod trace;
 mod train;
 mod trainer;
@@ -37,15 +39,17 @@ pub const NUMERICS: &str = "gram-train 2, cpu, f32";
 
 pub use candle_core::Device;
 pub use checkpoint::{CheckpointError, CheckpointProblem};
-pub use config::{ConfigError, Optimizer, TrainConfig};
+pub use config::{ConfigError, Distillation, Optimizer, TrainConfig};
 pub use device::{DeviceChoice, DeviceModel, DeviceNameError, numerics_on, train_on, train_on_device};
 pub use digest::weights_digest;
 pub use engine::{Engine, EvalEngine, Layout};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate, predict};
-pub use memory::training_bytes;
+pub use kernels::loss::{Mix, Targets, Taught};
+pub use memory::{teacher_bytes, training_bytes};
 pub use model::{BATCH_NORM_MOMENTUM, Gradients, Mode, Model};
 pub use network_op::NetworkOp;
 pub use schedule::learning_rate;
+pub use teacher::Teacher;
 pub use train::{Control, EpochReport, Outcome, TrainData, TrainOptions, Trained, train};
 pub use trainer::{StepReport, Trainer, numerics};

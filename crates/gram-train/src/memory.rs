@@ -7,7 +7,8 @@ use crate::engine::{Engine, EvalEngine};
 use crate::prefetch::BATCHES_AT_ONCE;
 use crate::train::EVALUATION_BATCH;
 
-/// Bytes that one [`train`](crate::train) of `network` takes at most on `n_threads` threads, beside its images.
+/// Bytes that one [`train`](crate::train) of `network` takes at most on `n_threads` threads, beside its images and its
+/// [teacher](teacher_bytes).
 ///
 /// Counted are the engine's buffers, gradients, optimiser, moving average, batches that are prepared ahead, scores, and an evaluation at the
 /// same time; to these come stacks, what the allocator keeps for each thread, and a 64th for what it rounds up. Nothing of it is allocated here
@@ -37,9 +38,22 @@ pub fn training_bytes(network: &Network, config: &TrainConfig, n_threads: usize)
     let weights = elements * (size_of::<f64>() + size_of::<f32>());
     let evaluation = weights + EvalEngine::bytes(network, n_threads) + images(network, EVALUATION_BATCH);
     let evaluation = evaluation + scores(network, EVALUATION_BATCH);
-    let ahead = BATCHES_AT_ONCE * images(network, n);
+    // A batch is copied while it is mixed.
+    let ahead = (BATCHES_AT_ONCE + usize::from(config.mixup.is_some())) * images(network, n);
     let counted = always + ahead + step.max(evaluation) + sums(network) + n_threads * PER_THREAD;
     counted + counted / 64 + PER_TRAINING
+}
+
+/// Bytes that a teacher adds to [`training_bytes`]: its weights in double precision, its engine, its scores, and a batch whose pixels it was
+/// used to otherwise.
+pub fn teacher_bytes(teacher: &Network, config: &TrainConfig, n_threads: usize) -> usize {
+    let elements: usize = teacher.tensors().iter().map(|spec| spec.elements()).sum();
+    // In double precision, and in single precision while the engine is made.
+    let weights = elements * (size_of::<f64>() + size_of::<f32>());
+    let n = config.batch_size;
+    let counted =
+        weights + EvalEngine::bytes(teacher, n_threads) + images(teacher, n) + scores(teacher, n) + sums(teacher);
+    counted + counted / 64
 }
 
 /// Normalised pixels and labels of a batch.

@@ -9,7 +9,7 @@ use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-use gram_data::{Batch, DataError};
+use gram_data::DataError;
 
 /// Batches that wait. One more is in the hands of the thread, so that two are ready when a step takes longer than their preparation.
 const WAITING: usize = 1;
@@ -18,18 +18,18 @@ const WAITING: usize = 1;
 pub(crate) const BATCHES_AT_ONCE: usize = WAITING + 2;
 
 /// The batches of several epochs, one after the other. Dropping it stops the thread behind the batch that it works on.
-pub(crate) struct Prefetch<'scope> {
-    ready: Receiver<Batch>,
+pub(crate) struct Prefetch<'scope, B> {
+    ready: Receiver<B>,
     /// None once its end has been seen.
     thread: Option<ScopedJoinHandle<'scope, Result<(), DataError>>>,
 }
 
-impl<'scope> Prefetch<'scope> {
+impl<'scope, B: Send + 'scope> Prefetch<'scope, B> {
     /// Starts to prepare the batches that `open` gives for each of `epochs`.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub(crate) fn start<I: Iterator<Item = Batch>>(
+    pub(crate) fn start<I: Iterator<Item = B>>(
         scope: &'scope Scope<'scope, '_>,
         epochs: Range<u64>,
         open: impl FnMut(u64) -> Result<I, DataError> + Send + 'scope,
@@ -46,7 +46,7 @@ impl<'scope> Prefetch<'scope> {
     /// What `open` has refused.
     /// # Panics
     /// If the thread has panicked: its panic goes on here.
-    pub(crate) fn next(&mut self) -> Result<Option<Batch>, DataError> {
+    pub(crate) fn next(&mut self) -> Result<Option<B>, DataError> {
         if let Ok(batch) = self.ready.recv() {
             return Ok(Some(batch));
         }
@@ -58,8 +58,8 @@ impl<'scope> Prefetch<'scope> {
     }
 }
 
-fn prepare<I: Iterator<Item = Batch>>(
-    sender: SyncSender<Batch>,
+fn prepare<I: Iterator>(
+    sender: SyncSender<I::Item>,
     epochs: Range<u64>,
     mut open: impl FnMut(u64) -> Result<I, DataError>,
 ) -> Result<(), DataError> {
@@ -80,7 +80,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
 
-    use gram_data::{Augmentation, Batches, ImageSet, ImageShape, Normalisation};
+    use gram_data::{Augmentation, Batch, Batches, ImageSet, ImageShape, Normalisation};
 
     use super::*;
 
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn batches_are_those_of_the_epochs_in_their_order() {
-        let (set, augmentation) = (images(), Augmentation { pad: 1, flip: true });
+        let (set, augmentation) = (images(), Augmentation { pad: 1, flip: true, cutout: 2 });
         let norm = Normalisation::of(&set);
         let open = |epoch| Batches::train(&set, &norm, augmentation, 4, 9, epoch);
         let expected: Vec<Batch> = (2..5).flat_map(|epoch| open(epoch).unwrap()).collect();

@@ -110,10 +110,11 @@ pub(crate) fn identity(
 ) -> Result<Identity, TrainError> {
     let config = serde_json::to_value(config).map_err(|error| candle_core::Error::msg(error.to_string()))?;
     let network = blake3::hash(network.to_json("network").as_bytes()).to_string();
-    Ok(Identity { network, data: data_digest(data), config, seed, numerics: numerics() })
+    let teacher = data.teacher.map(|teacher| teacher.digest());
+    Ok(Identity { network, data: data_digest(data), config, seed, numerics: numerics(), teacher })
 }
 
-/// blake3 of everything that [`TrainData`] holds.
+/// blake3 of all images of a training and their normalisation.
 fn data_digest(data: &TrainData<'_>) -> String {
     let mut hasher = blake3::Hasher::new();
     for figures in [&data.normalisation.mean, &data.normalisation.std] {

@@ -3,14 +3,18 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gram_data::{Batches, DataError, ImageSet, Normalisation};
+use gram_data::{Batch, ImageSet, Normalisation};
 use gram_ir::{Network, Weights};
 use serde::{Deserialize, Serialize};
 
+use crate::batches::{TrainBatch, TrainBatches};
 use crate::evaluate::{check_set, count_within};
 use crate::prefetch::Prefetch;
-use crate::seeds::{Purpose, derived_seed};
-use crate::{TrainConfig, TrainError, Trainer, evaluate, learning_rate, resume};
+use crate::teacher::TeacherEngine;
+use crate::{
+    ConfigError, Distillation, StepReport, Targets, Taught, Teacher, TrainConfig, TrainError, Trainer, evaluate,
+    learning_rate, resume,
+};
 
 /// The images of a training.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +25,8 @@ pub struct TrainData<'a> {
     pub validation: Option<&'a ImageSet>,
     /// Applied to all images.
     pub normalisation: &'a Normalisation,
+    /// A larger network whose scores are learnt from too, as [`TrainConfig::distillation`] says.
+    pub teacher: Option<Teacher<'a>>,
 }
 
 /// What one epoch has brought.
@@ -29,9 +35,9 @@ pub struct TrainData<'a> {
 pub struct EpochReport {
     /// Number of the epoch, from 1.
     pub epoch: usize,
-    /// Mean loss over the epoch's training images as they were seen, augmented and smoothed.
+    /// Mean loss over the epoch's training images as they were seen, augmented, mixed and smoothed.
     pub train_loss: f64,
-    /// Share of them that were classified right in passing, in `0..=1`.
+    /// Share of them that were classified right in passing, in `0..=1`; of a mixture, what it is most of counts.
     pub train_top1: f64,
     /// Top-1 on the validation images behind the epoch, in `0..=1`, where it was evaluated.
     pub validation_top1: Option<f64>,
@@ -99,7 +105,7 @@ pub struct Trained {
 
 /// Trains `network` from random weights.
 ///
-/// Initial weights, the order of images and their augmentation come from streams of their own of `seed`. Weights are the same bits for
+/// Initial weights, the order of images, their augmentation and their mixtures come from streams of their own of `seed`. Weights are the same bits for
 /// any number of threads, with or without interruptions.
 ///
 /// # Errors
@@ -117,7 +123,7 @@ pub struct Trained {
 ///
 /// // Dark and bright images.
 /// let images = ImageSet::new(ImageShape::new(1, 2, 2), [[10; 4], [200; 4], [30; 4], [250; 4]].concat(), vec![0, 1, 0, 1])?;
-/// let data = TrainData { train: &images, validation: Some(&images), normalisation: &Normalisation::of(&images) };
+/// let data = TrainData { train: &images, validation: Some(&images), normalisation: &Normalisation::of(&images), teacher: None };
 /// let config = TrainConfig { epochs: 10, batch_size: 2, ..TrainConfig::default() };
 /// let outcome = train(&network, &data, &config, 1, TrainOptions::new(&mut |_| Control::Continue))?;
 /// let Outcome::Trained(trained) = outcome else { panic!("{outcome:?}") };
@@ -135,10 +141,24 @@ pub fn train(
     if let Some(validation) = data.validation {
         check_set(network, validation, "validation")?;
     }
+    check_teacher(data, config)?;
     let max_batch = config.batch_size.min(data.train.len()).max(1);
     let trainer = Trainer::new(network, config, seed, options.n_threads, max_batch)?;
     let pool = trainer.pool();
     pool.install(|| Run::start(network, data, config, seed, trainer)?.all(options))
+}
+
+/// Refuses a teacher without a word on how to learn from it, and the other way round.
+pub(crate) fn check_teacher(data: &TrainData<'_>, config: &TrainConfig) -> Result<(), TrainError> {
+    let refuse = |value: &str, expected| {
+        let field = "distillation";
+        Err(TrainError::Config(ConfigError { field, value: value.into(), expected }))
+    };
+    match (data.teacher, config.distillation) {
+        (Some(_), None) => refuse("none", "given where there is a teacher"),
+        (None, Some(_)) => refuse("given", "none where there is no teacher"),
+        _ => Ok(()),
+    }
 }
 
 /// A training under way.
@@ -149,6 +169,7 @@ pub(crate) struct Run<'a> {
     pub(crate) seed: u64,
     steps_per_epoch: usize,
     pub(crate) trainer: Trainer,
+    teacher: Option<(TeacherEngine, Distillation)>,
     pub(crate) history: Vec<EpochReport>,
 }
 
@@ -168,8 +189,11 @@ impl<'a> Run<'a> {
         trainer: Trainer,
     ) -> Result<Self, TrainError> {
         let history = Vec::with_capacity(config.epochs.min(1024));
-        let steps_per_epoch = batches(data, config, seed, 0)?.len();
-        Ok(Self { network, data, config, seed, steps_per_epoch, trainer, history })
+        let steps_per_epoch = TrainBatches::new(data, config, seed, 0)?.len();
+        let teacher = data.teacher.zip(config.distillation).map(|(teacher, distillation)| {
+            Ok::<_, TrainError>((TeacherEngine::new(&teacher, network, data.normalisation)?, distillation))
+        });
+        Ok(Self { network, data, config, seed, steps_per_epoch, trainer, teacher: teacher.transpose()?, history })
     }
 
     fn all(mut self, options: TrainOptions<'_>) -> Result<Outcome, TrainError> {
@@ -178,7 +202,7 @@ impl<'a> Run<'a> {
         let (data, config, seed) = (self.data, self.config, self.seed);
         let left = self.history.len() as u64..config.epochs as u64;
         std::thread::scope(|scope| {
-            let mut ahead = Prefetch::start(scope, left, |epoch| batches(data, config, seed, epoch))
+            let mut ahead = Prefetch::start(scope, left, |epoch| TrainBatches::new(data, config, seed, epoch))
                 .map_err(TrainError::Prefetch)?;
             while self.history.len() < self.config.epochs {
                 let done = self.history.len();
@@ -213,7 +237,7 @@ impl<'a> Run<'a> {
     fn epoch(
         &mut self,
         epoch: usize,
-        ahead: &mut Prefetch<'_>,
+        ahead: &mut Prefetch<'_, TrainBatch>,
         interrupt: Option<&AtomicBool>,
     ) -> Result<Epoch, TrainError> {
         let (mut loss, mut right, mut n, mut rate) = (0.0, 0, 0, 0.0);
@@ -223,18 +247,27 @@ impl<'a> Run<'a> {
             }
             let batch = ahead.next()?.expect("invariant: every epoch has the same number of batches");
             rate = self.rate(epoch * self.steps_per_epoch + step);
-            let report = self.trainer.step(&batch.pixels, &batch.labels, rate)?;
+            let report = self.step(&batch, rate)?;
             if !report.loss.is_finite() {
                 return Ok(Epoch::Diverged { step });
             }
-            loss += report.loss * batch.n as f64;
-            right += count_within(1, &report.logits, &batch.labels);
-            n += batch.n;
+            loss += report.loss * batch.batch.n as f64;
+            right += count_within(1, &report.logits, batch.main_labels());
+            n += batch.batch.n;
         }
         if !self.trainer.is_finite() {
             return Ok(Epoch::Diverged { step: self.steps_per_epoch - 1 });
         }
         Ok(Epoch::Done { loss: loss / n as f64, top1: right as f64 / n as f64, learning_rate: rate })
+    }
+
+    fn step(&mut self, batch: &TrainBatch, rate: f64) -> Result<StepReport, TrainError> {
+        let TrainBatch { batch: Batch { pixels, n, .. }, .. } = batch;
+        let teacher = self.teacher.as_mut();
+        let said = teacher.map(|(teacher, distillation)| (teacher.logits(pixels, *n), *distillation));
+        let taught = said.as_ref().map(|(logits, distillation)| Taught { logits, distillation: *distillation });
+        let targets = Targets { teacher: taught, ..batch.targets(self.config.label_smoothing) };
+        self.trainer.step_towards(pixels, &targets, rate)
     }
 
     fn rate(&self, step: usize) -> f64 {
@@ -246,13 +279,6 @@ impl<'a> Run<'a> {
             steps(self.config.epochs),
         )
     }
-}
-
-/// The training batches of epoch `epoch`, from 0.
-fn batches<'a>(data: &TrainData<'a>, config: &TrainConfig, seed: u64, epoch: u64) -> Result<Batches<'a>, DataError> {
-    let TrainConfig { augmentation, batch_size, .. } = *config;
-    let seed = derived_seed(seed, Purpose::Batches);
-    Batches::train(data.train, data.normalisation, augmentation, batch_size, seed, epoch)
 }
 
 /// Images evaluated at once; changes nothing but speed.

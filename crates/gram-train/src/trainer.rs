@@ -10,7 +10,7 @@ use crate::engine::{Engine, Layout};
 use crate::model::initial_values;
 use crate::optim::{Ema, OptimizerState, Segment, all_finite, clip};
 use crate::seeds::{Purpose, derived_seed};
-use crate::{ConfigError, NUMERICS, TrainConfig, TrainError};
+use crate::{ConfigError, NUMERICS, Targets, TrainConfig, TrainError};
 
 /// What one step says about its batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +58,7 @@ pub struct Trainer {
 impl Trainer {
     /// `network` with random weights, as [`Model::new`](crate::Model::new) draws them from a stream of its own of `seed`.
     ///
-    /// Of `config`, everything but the epochs, the batch size, the learning rate and the augmentation is used. Steps run on `n_threads`
+    /// Of `config`, everything but the epochs, the batch size, the learning rate, mixup and the augmentation is used. Steps run on `n_threads`
     /// threads of their own; none: as many as the present rayon pool has. No step may have more than `max_batch` images.
     ///
     /// # Errors
@@ -122,13 +122,22 @@ impl Trainer {
     /// # Errors
     /// [`TrainError`] if pixels or labels do not fit the network.
     pub fn step(&mut self, pixels: &[f32], labels: &[u32], lr: f64) -> Result<StepReport, TrainError> {
-        if labels.len() > self.max_batch {
+        self.step_towards(pixels, &Targets::of(labels, self.label_smoothing), lr)
+    }
+
+    /// As [`step`](Self::step), with targets that may be mixed; their smoothing takes the place of the configuration's.
+    ///
+    /// # Errors
+    /// [`TrainError`] if pixels or targets do not fit the network.
+    pub fn step_towards(&mut self, pixels: &[f32], targets: &Targets<'_>, lr: f64) -> Result<StepReport, TrainError> {
+        let n = targets.labels.len();
+        if n > self.max_batch {
             let expected = "at most max_batch";
-            return Err(ConfigError { field: "labels", value: labels.len().to_string(), expected }.into());
+            return Err(ConfigError { field: "labels", value: n.to_string(), expected }.into());
         }
-        let Self { engine, optimizer, ema, clip_norm, label_smoothing, .. } = self;
+        let Self { engine, optimizer, ema, clip_norm, .. } = self;
         self.pool.install(|| {
-            let report = engine.step(pixels, labels, *label_smoothing)?;
+            let report = engine.step_towards(pixels, targets)?;
             if report.loss.is_finite() {
                 let (values, gradient) = engine.parts();
                 if let Some(max_norm) = *clip_norm {

@@ -6,12 +6,12 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 use gram_data::{Augmentation, ImageSet, ImageShape, Normalisation};
 use gram_ir::{Activation, Conv2d, Network, NodeId, Op, Pool, Shape, Weights};
 use gram_train::{
-    Control, EpochReport, Optimizer, Outcome, TrainConfig, TrainData, TrainError, TrainOptions, Trained, train,
-    train_on, train_on_device,
+    Control, Distillation, EpochReport, Model, Optimizer, Outcome, Teacher, TrainConfig, TrainData, TrainError,
+    TrainOptions, Trained, train, train_on, train_on_device,
 };
 
 /// A convolution, then a separable one beside a pool, joined both ways; one convolution that no gradient reaches.
@@ -56,7 +56,7 @@ fn config() -> TrainConfig {
         epochs: 3,
         batch_size: 16,
         learning_rate: 0.05,
-        augmentation: Augmentation { pad: 1, flip: true },
+        augmentation: Augmentation { pad: 1, flip: true, cutout: 0 },
         ..TrainConfig::default()
     }
 }
@@ -74,6 +74,12 @@ fn configs() -> Vec<TrainConfig> {
             ..rate(0.003, Optimizer::Adamw { beta1: 0.9, beta2: 0.99, epsilon: 1e-4 })
         },
         rate(0.002, Optimizer::rmsprop()),
+        TrainConfig { mixup: Some(1.0), ..config() },
+        TrainConfig {
+            mixup: Some(0.4),
+            distillation: Some(Distillation { weight: 0.7, temperature: 3.0 }),
+            ..config()
+        },
         rate(0.002, Optimizer::Rmsprop { alpha: 0.9, momentum: 0.0, epsilon: 1e-3 }),
     ]
 }
@@ -86,17 +92,28 @@ struct Case {
     validation: ImageSet,
     normalisation: Normalisation,
     config: TrainConfig,
+    /// Of a teacher that is asked where the configuration says so, and its normalisation.
+    taught: (Network, Weights, Normalisation),
 }
 
 impl Case {
     fn new(config: TrainConfig) -> Self {
         let train = images(70, 1);
         let normalisation = Normalisation::of(&train);
-        Self { train, validation: images(30, 2), normalisation, config }
+        let weights = Model::new(&network(), 99, DType::F32).unwrap().weights().unwrap();
+        let taught = (network(), weights, Normalisation { mean: vec![0.4], std: vec![0.2] });
+        Self { train, validation: images(30, 2), normalisation, config, taught }
     }
 
     fn data(&self) -> TrainData<'_> {
-        TrainData { train: &self.train, validation: Some(&self.validation), normalisation: &self.normalisation }
+        let (network, weights, normalisation) = &self.taught;
+        let teacher = self.config.distillation.map(|_| Teacher { network, weights, normalisation });
+        TrainData {
+            train: &self.train,
+            validation: Some(&self.validation),
+            normalisation: &self.normalisation,
+            teacher,
+        }
     }
 
     fn on_cpu(&self) -> Outcome {
@@ -243,7 +260,8 @@ fn networks_without_tensors_are_evaluated() {
     network.set_output(pool).unwrap();
     let pixels = [[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 100, 0]].concat();
     let set = ImageSet::new(ImageShape::new(3, 1, 1), pixels, vec![0, 1, 2, 1]).unwrap();
-    let data = TrainData { train: &set, validation: Some(&set), normalisation: &Normalisation::of(&set) };
+    let data =
+        TrainData { train: &set, validation: Some(&set), normalisation: &Normalisation::of(&set), teacher: None };
     let config = TrainConfig { epochs: 1, batch_size: 4, ..TrainConfig::default() };
     let mut observer = |_: &EpochReport| Control::Continue;
     let options = TrainOptions::new(&mut observer);

@@ -127,7 +127,8 @@ fn very_deep_networks_train() {
     }
     network.set_output(tip).unwrap();
     let images = ImageSet::new(ImageShape::new(1, 1, 1), vec![1, 2], vec![0, 0]).unwrap();
-    let data = TrainData { train: &images, validation: None, normalisation: &Normalisation::of(&images) };
+    let data =
+        TrainData { train: &images, validation: None, normalisation: &Normalisation::of(&images), teacher: None };
     let config = TrainConfig { epochs: 1, warmup_epochs: 0, ..TrainConfig::default() };
     let outcome = train(&network, &data, &config, 0, TrainOptions::new(&mut |_| Control::Continue)).unwrap();
     assert!(matches!(outcome, Outcome::Trained(_)), "{outcome:?}");

@@ -33,7 +33,12 @@ fn digits_are_learnt_in_a_few_epochs() {
     let splits =
         gram_data::split(&digits, &SplitConfig { validation_per_class: Some(30), ..SplitConfig::default() }).unwrap();
     let normalisation = Normalisation::of(&splits.train);
-    let data = TrainData { train: &splits.train, validation: Some(&splits.validation), normalisation: &normalisation };
+    let data = TrainData {
+        train: &splits.train,
+        validation: Some(&splits.validation),
+        normalisation: &normalisation,
+        teacher: None,
+    };
     let config = TrainConfig { epochs: 6, ema_decay: Some(0.97), ..TrainConfig::default() };
     let network = architecture().lower().unwrap();
     let outcome = train(&network, &data, &config, 1, TrainOptions::new(&mut |_| Control::Continue)).unwrap();

@@ -1,27 +1,32 @@
 //! Training end to end on small made-up images.
 //!
 //! T1 the same seed gives the same bits, for any number of threads; T2 an interrupted training goes on to the same bits; T3 divergence is a
-//! result; T4 what does not fit is an error that names it; T5 something is learnt.
+//! result; T4 what does not fit is an error that names it; T5 something is learnt; T6 also from a
+//! teacher.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use candle_core::DType;
 use gram_data::{Augmentation, ImageSet, ImageShape, Normalisation};
 use gram_ir::{
     Activation, Architecture, Cell, CellNodeId, CellOp, CellOutput, Downsample, Head, Network, Op, Shape, Stage,
-    StemLayer,
+    StemLayer, Weights,
 };
 use gram_train::{
-    Control, EpochReport, Optimizer, Outcome, TrainConfig, TrainData, TrainError, TrainOptions, Trained, evaluate,
-    predict, train, weights_digest,
+    Control, Distillation, EpochReport, Model, Optimizer, Outcome, Teacher, TrainConfig, TrainData, TrainError,
+    TrainOptions, Trained, evaluate, predict, train, weights_digest,
 };
 
-/// Configurations that together use every optimiser, the moving average and clipping.
-fn configs() -> [TrainConfig; 3] {
+/// Configurations that together use every optimiser, the moving average, clipping, cutout, mixup and a teacher.
+fn configs() -> [TrainConfig; 5] {
     let adamw = TrainConfig { optimizer: Optimizer::adamw(), ema_decay: None, learning_rate: 0.01, ..config() };
     let rmsprop =
         TrainConfig { optimizer: Optimizer::rmsprop(), clip_norm: Some(0.5), learning_rate: 0.01, ..config() };
-    [config(), adamw, rmsprop]
+    let augmentation = Augmentation { cutout: 3, ..config().augmentation };
+    let mixed = TrainConfig { mixup: Some(0.4), augmentation, ..config() };
+    let taught = TrainConfig { distillation: Some(Distillation::default()), ..mixed.clone() };
+    [config(), adamw, rmsprop, mixed, taught]
 }
 
 /// A cell with every kind of operator, two stages, residual and projected.
@@ -66,9 +71,28 @@ fn config() -> TrainConfig {
     TrainConfig {
         epochs: 4,
         batch_size: 16,
-        augmentation: Augmentation { pad: 1, flip: true },
+        augmentation: Augmentation { pad: 1, flip: true, cutout: 0 },
         ema_decay: Some(0.9),
         ..TrainConfig::default()
+    }
+}
+
+/// A teacher: the network with random weights, used to other normalisation.
+struct Taught {
+    network: Network,
+    weights: Weights,
+    normalisation: Normalisation,
+}
+
+impl Taught {
+    fn new(seed: u64) -> Self {
+        let weights = Model::new(&network(), seed, DType::F32).unwrap().weights().unwrap();
+        let normalisation = Normalisation { mean: vec![0.4], std: vec![0.2] };
+        Self { network: network(), weights, normalisation }
+    }
+
+    fn teacher(&self) -> Teacher<'_> {
+        Teacher { network: &self.network, weights: &self.weights, normalisation: &self.normalisation }
     }
 }
 
@@ -78,13 +102,15 @@ struct Case {
     normalisation: Normalisation,
     config: TrainConfig,
     seed: u64,
+    /// Asked where the configuration says so.
+    taught: Taught,
 }
 
 impl Case {
     fn new(config: TrainConfig) -> Self {
         let train = images(70, 1);
         let normalisation = Normalisation::of(&train);
-        Self { train, validation: images(30, 2), normalisation, config, seed: 7 }
+        Self { train, validation: images(30, 2), normalisation, config, seed: 7, taught: Taught::new(99) }
     }
 
     fn run(&self, with: With<'_>) -> Result<Outcome, TrainError> {
@@ -92,8 +118,12 @@ impl Case {
     }
 
     fn observed(&self, observer: &mut Observer<'_>, with: With<'_>) -> Result<Outcome, TrainError> {
-        let data =
-            TrainData { train: &self.train, validation: Some(&self.validation), normalisation: &self.normalisation };
+        let data = TrainData {
+            train: &self.train,
+            validation: Some(&self.validation),
+            normalisation: &self.normalisation,
+            teacher: self.config.distillation.map(|_| self.taught.teacher()),
+        };
         let options = TrainOptions {
             n_threads: with.n_threads,
             observer,
@@ -172,19 +202,41 @@ fn interrupted_trainings_go_on_to_the_same_bits() {
         let path = folder.path().join("checkpoint.safetensors");
         let with = With { checkpoint: Some(&path), ..PLAIN };
         let run = |observer: &mut Observer<'_>| case.observed(observer, with).unwrap();
-        let outcome = run(&mut |report| if report.epoch == 2 { Control::Stop } else { Control::Continue });
-        assert_eq!(outcome, Outcome::Interrupted { epoch: 2 });
-        let mut seen = Vec::new();
-        let outcome = run(&mut |report| {
-            seen.push(report.epoch);
-            Control::Continue
-        });
-        assert_eq!(outcome, Outcome::Trained(straight.clone())); // T2
-        assert_eq!(seen, [3, 4]);
+        // Stopped behind every epoch.
+        for epoch in 1..4 {
+            let mut seen = Vec::new();
+            let outcome = run(&mut |report| {
+                seen.push(report.epoch);
+                Control::Stop
+            });
+            assert_eq!((outcome, seen), (Outcome::Interrupted { epoch }, vec![epoch]));
+        }
+        assert_eq!(run(&mut |_| Control::Continue), Outcome::Trained(straight.clone())); // T2
         // Once more: nothing is left to do.
         let outcome = run(&mut |report| panic!("{report:?}"));
         assert_eq!(outcome, Outcome::Trained(straight));
     }
+}
+
+#[test]
+fn a_teacher_of_no_weight_changes_no_bit() {
+    let plain = Case::new(config()).trained(PLAIN);
+    let distillation = Some(Distillation { weight: 0.0, temperature: 4.0 });
+    assert_eq!(Case::new(TrainConfig { distillation, ..config() }).trained(PLAIN), plain);
+}
+
+/// Labels that say nothing and a teacher that was trained: what it knows is learnt from it alone.
+#[test]
+fn a_teacher_is_learnt_from() {
+    let good = Case::new(TrainConfig { epochs: 12, ..config() });
+    let distillation = Some(Distillation { weight: 1.0, temperature: 2.0 });
+    let mut case = Case::new(TrainConfig { epochs: 12, distillation, ..config() });
+    case.taught.weights = good.trained(PLAIN).weights;
+    case.taught.normalisation = good.normalisation.clone();
+    let pixels = (0..case.train.len()).flat_map(|i| case.train.image(i).to_vec()).collect();
+    case.train = ImageSet::new(case.train.shape(), pixels, vec![0; case.train.len()]).unwrap();
+    let last = case.trained(PLAIN).history.pop().unwrap();
+    assert!(last.validation_top1.unwrap() > 0.9, "{last:?}"); // T6
 }
 
 #[test]
@@ -226,6 +278,13 @@ fn checkpoints_of_other_trainings_are_refused() {
     refused(&Case { seed: 8, ..Case::new(case.config.clone()) }, "another seed");
     refused(&Case::new(TrainConfig { epochs: 2, ..case.config.clone() }), "another configuration");
     refused(&Case { train: images(60, 1), ..Case::new(case.config.clone()) }, "other images");
+    let taught = TrainConfig { distillation: Some(Distillation::default()), ..case.config.clone() };
+    let path = folder.path().join("taught.checkpoint.safetensors");
+    Case::new(taught.clone()).trained(With { checkpoint: Some(&path), ..PLAIN });
+    let other = Case { taught: Taught::new(98), ..Case::new(taught) };
+    let error = other.run(With { checkpoint: Some(&path), ..PLAIN }).unwrap_err().to_string();
+    assert!(error.contains("another teacher"), "{error}");
+    let path = folder.path().join("checkpoint.safetensors");
     std::fs::write(&path, b"{}").unwrap();
     refused(&case, "no intact safetensors file"); // T4
 }
@@ -249,7 +308,7 @@ fn memories_that_overflow_are_divergence() {
     let pool = network.add("pool", Op::GlobalAvgPool, &[network.input()]).unwrap();
     let fc = network.add("fc", Op::Linear { c_in: 1, c_out: 3, bias: false }, &[pool]).unwrap();
     network.set_output(fc).unwrap();
-    let data = TrainData { train: &case.train, validation: None, normalisation: &case.normalisation };
+    let data = TrainData { train: &case.train, validation: None, normalisation: &case.normalisation, teacher: None };
     let observer = &mut |_: &EpochReport| Control::Continue;
     let options = TrainOptions { checkpoint: Some(&path), ..TrainOptions::new(observer) };
     let outcome = train(&network, &data, &case.config, 1, options).unwrap();
@@ -285,8 +344,25 @@ fn what_does_not_fit_is_named() {
     refused(&Case { validation: images(3, 1).select(&[]), ..case() }, PLAIN, "no validation images");
     let labelled = ImageSet::new(ImageShape::new(1, 7, 7), vec![0; 49], vec![3]).unwrap();
     refused(&Case { train: labelled, ..case() }, PLAIN, "label 3, the network has 3 classes");
-    let padded = TrainConfig { augmentation: Augmentation { pad: 9, flip: false }, ..config() };
+    let padded = TrainConfig { augmentation: Augmentation { pad: 9, flip: false, cutout: 0 }, ..config() };
     refused(&Case { config: padded, ..case() }, PLAIN, "pad");
+    let cut = TrainConfig { augmentation: Augmentation { cutout: 7, ..Augmentation::default() }, ..config() };
+    refused(&Case { config: cut, ..case() }, PLAIN, "cutout");
+    refused(&Case { config: TrainConfig { mixup: Some(-1.0), ..config() }, ..case() }, PLAIN, "mixup is -1");
+    let taught = TrainConfig { distillation: Some(Distillation::default()), ..config() };
+    let mut other = Case::new(taught.clone());
+    other.taught.network = Network::new(Shape::chw(1, 9, 9));
+    refused(&other, PLAIN, "the teacher takes 1x9x9");
+    let case = case();
+    let data =
+        |teacher| TrainData { train: &case.train, validation: None, normalisation: &case.normalisation, teacher };
+    let refused = |data: &TrainData<'_>, config: &TrainConfig, reason: &str| {
+        let options = &mut |_: &EpochReport| Control::Continue;
+        let error = train(&network(), data, config, 1, TrainOptions::new(options)).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    };
+    refused(&data(None), &taught, "distillation is given");
+    refused(&data(Some(case.taught.teacher())), &config(), "distillation is none");
     let error = predict(&network(), &gram_ir::Weights::new(), &[0.0; 48]).unwrap_err();
     assert!(error.to_string().contains("48 values"), "{error}");
     let error = predict(&network(), &gram_ir::Weights::new(), &[0.0; 49]).unwrap_err();

@@ -10,7 +10,7 @@ use gram_search::{
     AskError, Evaluator, EvaluatorError, Executor, Observer, RoundRecord, Run, StopReason, Study,
     StudyConfig as SearchStudy, StudyError, StudyReport, WarmOutcome, cheapest_child,
 };
-use gram_train::DeviceChoice;
+use gram_train::{DeviceChoice, training_bytes};
 use serde::Serialize;
 
 use crate::args::{SearchArgs, StrategyArg};
@@ -42,6 +42,9 @@ struct Summary<'a> {
     winner: &'a str,
     #[serde(flatten)]
     metrics: &'a Metrics,
+    /// The network that the winner learnt from, in `teacher/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    teacher: Option<&'a Metrics>,
     n_children: usize,
     n_diverged: usize,
     n_rounds: usize,
@@ -176,7 +179,8 @@ fn require_memory(memory: &MemoryLimit, study: &SearchStudy, config: &StudyConfi
     let network = cheapest_child(space, *input, *num_classes, *seed).map_err(preflight_failure)?;
     for (table, train) in [("proxy.train", &config.proxy.train), ("final", &config.final_training)] {
         let then = format!("raise --max-memory or lower {table}.batch_size");
-        memory.threads("even the child with the fewest MACs", (&network, train), NonZeroUsize::MIN, &then)?;
+        let bytes = |n_threads: NonZeroUsize| training_bytes(&network, train, n_threads.get()) as u64;
+        memory.threads("even the child with the fewest MACs", bytes, NonZeroUsize::MIN, &then)?;
     }
     Ok(())
 }
@@ -344,6 +348,7 @@ fn summary<'a>(dir: &'a Path, config: &StudyConfig, searched: &Searched, winner:
         strategy: config.search.strategy.name(),
         winner: &winner.origin,
         metrics: &winner.metrics,
+        teacher: winner.teacher.as_ref(),
         n_children: report.n_children,
         n_diverged: report.n_diverged,
         n_rounds: report.n_rounds,
@@ -372,6 +377,10 @@ fn print(summary: &Summary<'_>) {
         row("validation top-1", percent(metrics.validation_top1)),
         row("test top-1", metrics.test_top1.map_or("-".into(), percent)),
     ];
+    if let Some(teacher) = summary.teacher {
+        let (macs, top1) = (grouped(teacher.macs), percent(teacher.validation_top1));
+        rows.push(row("teacher", format!("{macs} MACs, validation top-1 {top1}")));
+    }
     if let Some(FinalistLatency { predicted_ms, high_ms, measured_ms, .. }) = summary.latency {
         let measured = measured_ms.map_or("not measured".into(), |ms| format!("{ms:.3} ms measured"));
         rows.push(row("latency", format!("{predicted_ms:.3} ms predicted, up to {high_ms:.3}; {measured}")));

@@ -6,13 +6,13 @@ use std::sync::atomic::AtomicBool;
 
 use gram_data::Normalisation;
 use gram_ir::{Shape, grouped};
-use gram_train::TrainConfig;
+use gram_train::{Distillation, TrainConfig};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::args::TrainArgs;
 use crate::failure::{Failure, Kind, OrFail, Result};
-use crate::model_dir::{Metrics, Preprocessing, read_text, seal, sealed};
+use crate::model_dir::{Metrics, ModelDir, Preprocessing, read_text, seal, sealed};
 use crate::study::config::{DataConfig, FORMAT_VERSION};
 use crate::study::load::{check_augmentation, check_version, defaults, shape_of};
 use crate::study::training::{Training, checkpoint_of, train_failure};
@@ -50,7 +50,8 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     };
     let dataset = data.open()?;
     let (shape, num_classes) = (shape_of(&dataset), dataset.classes.len());
-    let file = resolve(over, shape)?;
+    let mut file = resolve(over, shape)?;
+    let teacher = teacher(args, &mut file.train)?;
     let design = source::load(&args.architecture, Some(shape), Some(num_classes))?;
     let network = design.lower().or_fail_with(Kind::Usage, &args.architecture)?;
     let splits = file.data.split(&dataset)?;
@@ -62,6 +63,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         data: file.data.clone(),
         data_digest: dataset.digest.clone(),
     };
+    teacher.as_ref().map_or(Ok(()), |(dir, model)| suits(dir, model, &preprocessing))?;
     let training = Training {
         design: &design,
         network: &network,
@@ -71,12 +73,49 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         seed: file.seed,
         device: &device,
         n_threads: None,
+        teacher: teacher.as_ref().map(|(_, model)| model),
     };
     let metrics = train(&training, &args.output, flag)?;
     if args.json {
         return output::json(&metrics);
     }
     print(&metrics, &args.output);
+    Ok(())
+}
+
+/// The model of `--teacher`; how to learn from it is decided where the configuration does not say.
+///
+/// # Errors
+/// Exit code 4 for a folder without a model, 2 for a word on distillation without a teacher.
+fn teacher<'a>(args: &'a TrainArgs, config: &mut TrainConfig) -> Result<Option<(&'a Path, ModelDir)>> {
+    let Some(dir) = args.teacher.as_deref() else {
+        return match config.distillation {
+            Some(_) => Err(Failure::new(Kind::Usage, "[train.distillation] needs a teacher: give --teacher MODELDIR")),
+            None => Ok(None),
+        };
+    };
+    config.distillation.get_or_insert_with(Distillation::default);
+    Ok(Some((dir, ModelDir::open(dir)?)))
+}
+
+/// Refuses a teacher of another task, and says where validation might flatter.
+fn suits(dir: &Path, model: &ModelDir, own: &Preprocessing) -> Result<()> {
+    let (dir, teacher) = (dir.display(), &model.preprocessing);
+    let refuse = |message: String| Err(Failure::new(Kind::Usage, message));
+    if teacher.input != own.input {
+        let [got, expected] = [teacher.input, own.input].map(Shape::from);
+        return refuse(format!("--teacher {dir}: the teacher takes images of {got}, these are {expected}"));
+    }
+    if teacher.classes != own.classes {
+        let (got, expected) = (teacher.classes.join(", "), own.classes.join(", "));
+        return refuse(format!("--teacher {dir}: the teacher's classes are {got}; the data's are {expected}"));
+    }
+    let images = |p: &Preprocessing| (p.data_digest.clone(), p.data.without_path());
+    if images(teacher) != images(own) {
+        output::note(format_args!(
+            "{dir} was trained on other images or another split: it may have seen this training's validation images"
+        ));
+    }
     Ok(())
 }
 

@@ -37,6 +37,9 @@ pub(crate) struct StudyConfig {
     /// How the winner is trained.
     #[serde(rename = "final")]
     pub(crate) final_training: TrainConfig,
+    /// A larger network of the same study that the winner learns from; none: the winner learns from labels alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) teacher: Option<TeacherConfig>,
     pub(crate) space: SpaceChoice,
 }
 
@@ -226,6 +229,24 @@ impl RungConfig {
     }
 }
 
+/// The teacher of a study's winner (Hinton et al., arXiv:1503.02531): the study's meta-graph, cut to larger limits and trained before the winner
+/// is. How much the winner learns from it is `[final.distillation]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TeacherConfig {
+    /// So many times the limits on MACs, params and peak bytes is what it may cost, above 1. Default 4, ours. Its latency is not limited.
+    pub(crate) growth: f64,
+    /// Passes over the training images; none: as many as the winner's. All else is `[final]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) epochs: Option<usize>,
+}
+
+impl Default for TeacherConfig {
+    fn default() -> Self {
+        Self { growth: 4.0, epochs: None }
+    }
+}
+
 /// A study file as people write it: whatever it does not say is left to the defaults. Mirrors [`StudyConfig`].
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -241,6 +262,7 @@ pub(crate) struct StudyFile {
     proxy: Option<ProxyFile>,
     rungs: Option<Vec<RungConfig>>,
     r#final: Option<TrainConfig>,
+    teacher: Option<TeacherConfig>,
     space: Option<SpaceChoice>,
 }
 

@@ -95,7 +95,12 @@ impl Evaluator for ProxyEvaluator<'_> {
         let set = self.sets.get(&(input.h, input.w));
         let set =
             set.ok_or_else(|| EvaluatorError::new(format!("there are no images of {}x{} pixels", input.h, input.w)))?;
-        let data = TrainData { train: &set.train, validation: Some(&set.validation), normalisation: set.normalisation };
+        let data = TrainData {
+            train: &set.train,
+            validation: Some(&set.validation),
+            normalisation: set.normalisation,
+            teacher: None,
+        };
         let mut observer = |_: &_| Control::Continue;
         let options = TrainOptions {
             n_threads: Some(self.n_threads.load(Ordering::Relaxed)),

@@ -10,13 +10,13 @@ use gram_latency::Prediction;
 use gram_meta::MetaGraph;
 use gram_prune::PruneError;
 use gram_search::{EvalKey, Evaluator, EvaluatorError, Executor, Job, StudyReport, child_seed};
-use gram_train::Device;
+use gram_train::{Device, TrainConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::checked::{read_checked, save_checked};
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::interrupt;
-use crate::model_dir::{self, Metrics};
+use crate::model_dir::{self, Metrics, ModelDir};
 use crate::onnx;
 use crate::output;
 use crate::study::config::{FORMAT_VERSION, StudyConfig};
@@ -86,7 +86,17 @@ struct FinalistsFile {
 pub(crate) struct Winner {
     pub(crate) origin: String,
     pub(crate) metrics: Metrics,
+    /// Of the network that it learnt from, if any.
+    pub(crate) teacher: Option<Metrics>,
     pub(crate) latency: Option<FinalistLatency>,
+}
+
+/// What a network that is trained at the end is for.
+#[derive(Clone, Copy)]
+pub(super) enum Role<'a> {
+    Teacher,
+    /// With where it comes from and what it learns from.
+    Winner(&'a str, Option<&'a ModelDir>),
 }
 
 /// One step of successive halving; see [`RungConfig`](crate::study::config::RungConfig).
@@ -127,39 +137,53 @@ impl Finish<'_> {
         let origin = winner.origin.clone();
         let design = Design::from_json(&winner.architecture.to_string()).or_fail_with(Kind::Internal, "the winner")?;
         let latency = winner.latency.clone();
-        Ok(Winner { metrics: self.train(&origin, &design, &model_dir::best(self.dir))?, origin, latency })
+        let teacher = self.config.teacher.as_ref().map(|config| self.teacher(config, report, &design)).transpose()?;
+        let (model, teacher) = teacher.unzip();
+        let role = Role::Winner(&origin, model.as_ref());
+        let metrics = self.train(&design, &self.config.final_training, role, &model_dir::best(self.dir))?;
+        Ok(Winner { metrics, teacher, origin, latency })
     }
 
-    /// Final training, the one look at the test images, export. `metrics.json` is written last and says that all is there.
-    fn train(&self, origin: &str, design: &Design, best: &Path) -> Result<Metrics> {
+    /// Final training, for the winner the one look at the test images, export. `metrics.json` is written last and says that all is there.
+    pub(super) fn train(&self, design: &Design, config: &TrainConfig, role: Role<'_>, dir: &Path) -> Result<Metrics> {
         let network = design.lower().or_fail(Kind::Internal)?;
         let images = self.images.of(design.input_shape());
         let Prepared { splits, preprocessing } =
-            images.ok_or_else(|| Failure::new(Kind::Internal, "there are no images of the winner's size"))?;
+            images.ok_or_else(|| Failure::new(Kind::Internal, "there are no images of the network's size"))?;
         let mut training = Training {
             design,
             network: &network,
             splits,
             preprocessing,
-            config: &self.config.final_training,
+            config,
             seed: self.config.seed,
             device: self.device,
             n_threads: None,
+            teacher: if let Role::Winner(_, teacher) = role { teacher } else { None },
         };
-        if let Some(metrics) = model_dir::sealed(best, &training.identity())? {
+        if let Some(metrics) = model_dir::sealed(dir, &training.identity())? {
             return Ok(metrics);
         }
-        let settings = (&network, &self.config.final_training);
-        training.n_threads = Some(self.memory.threads("the winner", settings, cores(), MORE_MEMORY)?);
-        output::note(format_args!("training the winner ({origin})"));
-        let checkpoint = self.dir.join("ckpt").join("final.safetensors");
+        let (what, name) = match role {
+            Role::Teacher => ("the teacher", "teacher.safetensors"),
+            Role::Winner(..) => ("the winner", "final.safetensors"),
+        };
+        let bytes = |n_threads| training.bytes_on(n_threads);
+        training.n_threads = Some(self.memory.threads(what, bytes, cores(), MORE_MEMORY)?);
+        match role {
+            Role::Teacher => output::note("training the teacher"),
+            Role::Winner(origin, _) => output::note(format_args!("training the winner ({origin})")),
+        }
+        let checkpoint = self.dir.join("ckpt").join(name);
         let weights = training.run(&checkpoint, self.flag)?;
-        let mut metrics = training.save(best, &weights)?;
-        onnx::export(&best.join("model.onnx"), design.name(), &weights, &network, preprocessing, splits)?;
-        let test = training::evaluate(&network, &weights, &splits.test, &preprocessing.normalisation)?;
-        metrics.test_top1 = Some(test.top1);
-        metrics.n_test = Some(test.n);
-        model_dir::seal(best, &mut metrics)?;
+        let mut metrics = training.save(dir, &weights)?;
+        onnx::export(&dir.join("model.onnx"), design.name(), &weights, &network, preprocessing, splits)?;
+        if let Role::Winner(..) = role {
+            let test = training::evaluate(&network, &weights, &splits.test, &preprocessing.normalisation)?;
+            metrics.test_top1 = Some(test.top1);
+            metrics.n_test = Some(test.n);
+        }
+        model_dir::seal(dir, &mut metrics)?;
         // All that the checkpoint was for is done; a leftover would only cost space.
         let _ = std::fs::remove_file(&checkpoint);
         Ok(metrics)

@@ -14,6 +14,7 @@ use crate::model_dir::read_text;
 use crate::study::config::{
     DataConfig, FORMAT_VERSION, ProxyConfig, RungConfig, SearchConfig, SpaceChoice, StudyConfig, StudyFile,
 };
+use crate::study::teacher::settle;
 use crate::study::{merge, parse_set};
 
 /// A configuration with everything decided, and the data it is about.
@@ -126,6 +127,7 @@ fn resolve(over: Table, shape: Shape) -> Result<(StudyConfig, Space)> {
     space.verify().or_fail(Kind::Usage)?;
     config.space = SpaceChoice::Inline(space.clone());
     check(&config)?;
+    settle(&mut config)?;
     check_augmentation("[proxy.train]", &config.proxy.train, shape)?;
     check_augmentation("[final]", &config.final_training, shape)?;
     Ok((config, space))
@@ -218,13 +220,14 @@ pub(crate) fn defaults(shape: Shape) -> StudyConfig {
         },
         rungs: Vec::new(),
         final_training: TrainConfig { epochs: 40, ema_decay: Some(0.99), ..training(shape) },
+        teacher: None,
         space: SpaceChoice::Named(default_space(shape).into()),
     }
 }
 
 /// Photographs are shifted and mirrored; grey images (digits, garments) are shifted only, for mirrored digits are none.
 pub(crate) fn training(shape: Shape) -> TrainConfig {
-    let augmentation = Augmentation { pad: shape.h.min(shape.w) / 8, flip: shape.c == 3 };
+    let augmentation = Augmentation { pad: shape.h.min(shape.w) / 8, flip: shape.c == 3, cutout: 0 };
     let optimizer = Optimizer::adamw();
     TrainConfig { optimizer, learning_rate: 4e-3, weight_decay: 0.02, augmentation, ..TrainConfig::default() }
 }

@@ -5,8 +5,6 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use gram_data::Dataset;
-use gram_ir::Network;
-use gram_train::{TrainConfig, training_bytes};
 
 use crate::failure::{Failure, Kind, Result};
 
@@ -46,18 +44,17 @@ impl MemoryLimit {
 
     /// Threads, at most `cores`, on which a training fits alone: half as many as long as it does not, for each thread needs a little.
     ///
-    /// `what` is trained; `then` says what can be done if it does not fit.
+    /// `what` is trained and takes so many `bytes` on so many threads; `then` says what can be done if it does not fit.
     ///
     /// # Errors
     /// Exit code 3 if it does not fit on one thread, with what it takes and the limit.
     pub(crate) fn threads(
         &self,
         what: &str,
-        (network, config): (&Network, &TrainConfig),
+        bytes: impl Fn(NonZeroUsize) -> u64,
         cores: NonZeroUsize,
         then: &str,
     ) -> Result<NonZeroUsize> {
-        let bytes = |n_threads: NonZeroUsize| training_bytes(network, config, n_threads.get()) as u64;
         let Some(left) = self.left() else { return Ok(cores) };
         let mut halves = std::iter::successors(Some(cores), |cores| NonZeroUsize::new(cores.get() / 2));
         halves.find(|&n_threads| bytes(n_threads) <= left).ok_or_else(|| {

@@ -11,6 +11,7 @@ mod measure;
 pub(crate) mod memory;
 mod overrides;
 pub(crate) mod prune;
+pub(crate) mod teacher;
 pub(crate) mod training;
 pub(crate) mod warm;
 

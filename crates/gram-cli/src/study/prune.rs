@@ -1,6 +1,6 @@
 //! Pruning a meta-graph in every layout that it believes in.
 
-use gram_ir::{Limits, Shape, Space};
+use gram_ir::{EdgeMap, Layout, Limits, Shape, Space};
 use gram_meta::MetaGraph;
 use gram_prune::{Candidate, MAX_FRONT, PrunableStage, PruneError, Pruned};
 
@@ -22,11 +22,64 @@ pub(crate) fn prune(
 ) -> Result<Pruned, PruneError> {
     let stages: Vec<PrunableStage<'_>> =
         meta.stages().iter().map(|stage| PrunableStage { ops: stage.ops(), weights: stage.weights() }).collect();
+    let layouts = meta.likeliest_layouts(MAX_LAYOUTS);
+    let pruned = prune_in((space, input, num_classes), meta, &stages, limits, layouts)?;
+    Ok(pruned.expect("invariant: a meta-graph has a likeliest layout"))
+}
+
+/// The largest network that the meta-graph believes in within limits which leave more room than its search had, for images of shape
+/// `wanted`; none if no likely layout takes them.
+///
+/// Without that room an edge that is rather not believed in is better left out, and [`prune`] counts it against a network. With it there is
+/// no reason to: every edge counts for a network here, the more the more it is believed in. Thresholds leave the same cells as there.
+///
+/// # Errors
+/// As for [`prune`].
+pub(crate) fn largest(
+    space: &Space,
+    input: Shape,
+    num_classes: usize,
+    meta: &MetaGraph,
+    limits: &Limits,
+    wanted: Shape,
+) -> Result<Option<Pruned>, PruneError> {
+    // Between a half and 1, so that log-odds are positive.
+    let lifted = |weight: f64| (0.5 + weight / 2.0).min(1.0 - f64::EPSILON);
+    let weights: Vec<EdgeMap<f64>> = meta
+        .stages()
+        .iter()
+        .map(|stage| {
+            let weight = |from, to| stage.weights().get(from, to).copied().expect("invariant: a weight for each edge");
+            EdgeMap::from_fn(stage.weights().n_nodes(), |from, to| lifted(weight(from, to)))
+        })
+        .collect();
+    let stages: Vec<PrunableStage<'_>> = meta
+        .stages()
+        .iter()
+        .zip(&weights)
+        .map(|(stage, weights)| PrunableStage { ops: stage.ops(), weights })
+        .collect();
+    let layouts = meta.likeliest_layouts(CONSIDERED).into_iter();
+    let layouts = layouts.filter(|(layout, _)| space.plain(layout, input).1 == wanted).take(MAX_LAYOUTS).collect();
+    prune_in((space, input, num_classes), meta, &stages, limits, layouts)
+}
+
+/// Layouts among which those with images of a wanted shape are looked for.
+const CONSIDERED: usize = 1024;
+
+/// Prunes in these layouts, of these probabilities; none if there are none.
+fn prune_in(
+    (space, input, num_classes): (&Space, Shape, usize),
+    meta: &MetaGraph,
+    stages: &[PrunableStage<'_>],
+    limits: &Limits,
+    layouts: Vec<(Layout, f64)>,
+) -> Result<Option<Pruned>, PruneError> {
     let n_layouts: f64 = meta.layout().iter().map(|dimension| dimension.weights().len() as f64).product();
     let (mut kept, mut refused) = (Vec::new(), None);
-    for (layout, probability) in meta.likeliest_layouts(MAX_LAYOUTS) {
+    for (layout, probability) in layouts {
         let (plain, input) = space.plain(&layout, input);
-        match gram_prune::prune(&plain, input, num_classes, &stages, limits) {
+        match gram_prune::prune(&plain, input, num_classes, stages, limits) {
             Ok(mut pruned) => {
                 let gain = (probability * n_layouts).ln();
                 let all = pruned.front.iter_mut().chain([&mut pruned.best]);
@@ -40,9 +93,9 @@ pub(crate) fn prune(
         }
     }
     match (kept.into_iter().reduce(joined), refused) {
-        (Some(pruned), _) => Ok(pruned),
+        (Some(pruned), _) => Ok(Some(pruned)),
         (None, Some(error)) => Err(error),
-        (None, None) => unreachable!("invariant: a meta-graph has a likeliest layout"),
+        (None, None) => Ok(None),
     }
 }
 

@@ -9,12 +9,13 @@ use std::time::Instant;
 use gram_data::{ImageSet, Normalisation, Splits};
 use gram_ir::{Design, Network, Weights};
 use gram_train::{
-    Control, Device, EpochReport, Outcome, TrainConfig, TrainData, TrainError, TrainOptions, numerics_on,
+    Control, Device, EpochReport, Outcome, Teacher, TrainConfig, TrainData, TrainError, TrainOptions, numerics_on,
+    teacher_bytes, training_bytes,
 };
 
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::interrupt;
-use crate::model_dir::{self, Metrics, Preprocessing};
+use crate::model_dir::{self, Metrics, ModelDir, Preprocessing};
 use crate::progress::Progress;
 use crate::study::config::FORMAT_VERSION;
 
@@ -32,6 +33,8 @@ pub(crate) struct Training<'a> {
     pub(crate) device: &'a Device,
     /// None: all cores. Changes nothing but time.
     pub(crate) n_threads: Option<NonZeroUsize>,
+    /// What the network learns from beside labels.
+    pub(crate) teacher: Option<&'a ModelDir>,
 }
 
 impl Training<'_> {
@@ -47,6 +50,7 @@ impl Training<'_> {
             train: &self.splits.train,
             validation: Some(&self.splits.validation),
             normalisation: &self.preprocessing.normalisation,
+            teacher: self.teacher(),
         };
         let started = Instant::now();
         let mut progress: Option<Progress> = None;
@@ -78,17 +82,35 @@ impl Training<'_> {
         }
     }
 
+    fn teacher(&self) -> Option<Teacher<'_>> {
+        self.teacher.map(|ModelDir { network, weights, preprocessing, .. }| {
+            let normalisation = &preprocessing.normalisation;
+            Teacher { network, weights, normalisation }
+        })
+    }
+
+    /// Bytes that it takes on so many threads, beside its images.
+    pub(crate) fn bytes_on(&self, n_threads: NonZeroUsize) -> u64 {
+        let own = training_bytes(self.network, self.config, n_threads.get());
+        let teacher = self.teacher.map_or(0, |model| teacher_bytes(&model.network, self.config, n_threads.get()));
+        (own + teacher) as u64
+    }
+
     /// blake3 of what decides the outcome.
     pub(crate) fn identity(&self) -> String {
         let data = self.preprocessing.data.without_path();
         let preprocessing = Preprocessing { data, ..self.preprocessing.clone() };
-        let all = serde_json::json!({
+        let mut all = serde_json::json!({
             "design": self.design.to_json(),
             "preprocessing": preprocessing,
             "config": self.config,
             "seed": self.seed,
             "numerics": numerics_on(self.device),
         });
+        // Only where there is one: other models keep their identity.
+        if let Some(teacher) = self.teacher() {
+            all["teacher"] = teacher.digest().into();
+        }
         blake3::hash(all.to_string().as_bytes()).to_hex().to_string()
     }
 
@@ -139,7 +161,9 @@ pub(crate) fn checkpoint_of(model: &Path) -> PathBuf {
 /// Settings and devices are exit code 2, data and checkpoints 4, the rest are bugs.
 pub(crate) fn train_failure(error: TrainError) -> Failure {
     let kind = match &error {
-        TrainError::Config(_) | TrainError::NoCuda | TrainError::Device { .. } => Kind::Usage,
+        TrainError::Config(_) | TrainError::NoCuda | TrainError::Device { .. } | TrainError::Teacher { .. } => {
+            Kind::Usage
+        }
         TrainError::Data(gram_data::DataError::Setting { .. }) => Kind::Usage,
         TrainError::Tensor(_) => Kind::Internal,
         _ => Kind::Data,

@@ -14,6 +14,7 @@ mod resume;
 mod store;
 mod sums;
 mod tape;
+mod teacher;
 mod train;
 mod trainer;
 mod windows;

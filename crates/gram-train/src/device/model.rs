@@ -11,8 +11,9 @@ use super::pointwise::{activation, add, concat, global_avg_pool};
 use super::pool::{avg_pool, max_pool};
 use super::store::{Part, Places, Store};
 use super::tape::{Saved, Tape, Then};
+use super::teacher::Said;
 use crate::program::{Action, NormTensors, Program, Step};
-use crate::{BATCH_NORM_MOMENTUM, Gradients, Mode, TrainError, ops};
+use crate::{BATCH_NORM_MOMENTUM, Distillation, Gradients, Mode, Targets, TrainError, ops};
 
 /// A [`Network`] that runs on any candle [`Device`], on candle's own operators.
 ///
@@ -152,21 +153,35 @@ impl DeviceModel {
     /// [`TrainError::Tensor`] if images or labels do not fit the network, [`TrainError::NotAClassifier`] if its output has more than one
     /// pixel.
     pub fn gradients(&mut self, images: &Tensor, labels: &[u32], smoothing: f64) -> Result<Gradients, TrainError> {
-        let Launched { logits, by_tensor } = self.launch(images, labels, smoothing)?;
-        let loss = loss(&logits.to_device(&Device::Cpu)?, labels, smoothing)?;
+        let targets = Targets::of(labels, smoothing);
+        let Launched { logits, by_tensor } = self.launch(images, &targets, None)?;
+        let loss = loss(&logits.to_device(&Device::Cpu)?, &targets)?;
         Ok(Gradients { loss, logits, by_tensor })
     }
 
-    /// [`Self::gradients`] without waiting for the device, which may still be at work.
-    pub(super) fn launch(&mut self, images: &Tensor, labels: &[u32], smoothing: f64) -> Result<Launched, TrainError> {
+    /// [`Self::gradients`], with targets that may be mixed and a teacher, without waiting for the device, which may still be at work.
+    ///
+    /// What a teacher says comes beside `targets`, because it is on the device.
+    pub(super) fn launch(
+        &mut self,
+        images: &Tensor,
+        targets: &Targets<'_>,
+        said: Option<&Said>,
+    ) -> Result<Launched, TrainError> {
         let program = Arc::clone(&self.program);
         let (output, traces) = self.train(&program, images, true)?;
         let (classes, n, 1, 1) = output.dims4()? else {
             return Err(TrainError::NotAClassifier { got: self.network.output_shape() });
         };
         let logits = output.reshape((classes, n))?.t()?.contiguous()?;
-        let targets = self.targets(&logits, labels, smoothing)?;
-        let g = ((softmax(&logits)? - targets)? / n as f64)?;
+        let targets = self.targets(&logits, targets)?;
+        let mut g = (softmax(&logits)? - targets)?;
+        if let Some(Said { logits: teacher, distillation: Distillation { weight, temperature } }) = said {
+            let at = |logits: &Tensor| softmax(&(logits / *temperature)?);
+            let pull = (at(&logits)? - at(teacher)?)?;
+            g = ((g * (1.0 - weight))? + (pull * (weight * temperature))?)?;
+        }
+        let g = (g / n as f64)?;
         let g = g.t()?.contiguous()?.reshape((classes, n, 1, 1))?;
         let tape = traces.tape.ok_or_else(|| candle_core::Error::msg("invariant: a tape was asked for"))?;
         let mut by_tensor = tape.backward(g, self.specs().len())?;
@@ -178,15 +193,13 @@ impl DeviceModel {
     }
 
     /// What the scores `[n, classes]` should be after softmax.
-    fn targets(&self, logits: &Tensor, labels: &[u32], smoothing: f64) -> candle_core::Result<Tensor> {
-        // Checks labels and smoothing.
-        ops::LossOp::new(logits.dims(), labels.to_vec(), smoothing)?;
+    fn targets(&self, logits: &Tensor, targets: &Targets<'_>) -> Result<Tensor, TrainError> {
+        // Checks that there is a label for each image, which is what the sizes of `targets` do not say.
+        ops::LossOp::new(logits.dims(), targets.labels.to_vec(), targets.smoothing)?;
         let (n, classes) = logits.dims2()?;
-        let mut targets = vec![smoothing / classes as f64; n * classes];
-        for (targets, &label) in targets.chunks_exact_mut(classes).zip(labels) {
-            targets[label as usize] += 1.0 - smoothing;
-        }
-        super::store::upload(targets, self.dtype, &self.device)?.reshape((n, classes))
+        targets.check(classes)?;
+        let each = (0..n).flat_map(|image| (0..classes).map(move |class| targets.target(image, class, classes)));
+        Ok(super::store::upload(each.collect(), self.dtype, &self.device)?.reshape((n, classes))?)
     }
 
     fn check(&self, images: &Tensor) -> Result<(), TrainError> {
@@ -322,7 +335,10 @@ fn softmax(logits: &Tensor) -> candle_core::Result<Tensor> {
     exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
 }
 
-/// Mean cross-entropy of scores that lie on the CPU.
-pub(super) fn loss(logits: &Tensor, labels: &[u32], smoothing: f64) -> Result<f64, TrainError> {
-    Ok(ops::cross_entropy(logits, labels, smoothing)?.to_dtype(DType::F64)?.to_scalar()?)
+/// Mean loss of scores that lie on the CPU, in their precision.
+pub(super) fn loss(logits: &Tensor, targets: &Targets<'_>) -> Result<f64, TrainError> {
+    match logits.dtype() {
+        DType::F64 => Ok(targets.mean(&ops::values::<f64>(logits)?)),
+        _ => Ok(f64::from(targets.mean(&ops::values::<f32>(logits)?) as f32)),
+    }
 }

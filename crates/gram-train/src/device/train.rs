@@ -3,14 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Device;
-use gram_data::{Batches, DataError};
 use gram_ir::Network;
 
 use super::resume;
+use super::teacher::DeviceTeacher;
 use super::trainer::{BatchReport, DeviceTrainer, Pending};
+use crate::batches::{TrainBatch, TrainBatches};
 use crate::evaluate::check_set;
 use crate::prefetch::Prefetch;
-use crate::seeds::{Purpose, derived_seed};
+use crate::train::check_teacher;
 use crate::{
     Control, EpochReport, Outcome, TrainConfig, TrainData, TrainError, TrainOptions, Trained, learning_rate, train,
 };
@@ -58,8 +59,12 @@ pub fn train_on_device(
     if let Some(validation) = data.validation {
         check_set(network, validation, "validation")?;
     }
-    let trainer = DeviceTrainer::new(network, config, seed, device)?;
-    let steps_per_epoch = batches(data, config, seed, 0)?.len();
+    check_teacher(data, config)?;
+    let mut trainer = DeviceTrainer::new(network, config, seed, device)?;
+    if let Some((teacher, distillation)) = data.teacher.zip(config.distillation) {
+        trainer.teacher = Some(DeviceTeacher::new(&teacher, network, data.normalisation, (distillation, device))?);
+    }
+    let steps_per_epoch = TrainBatches::new(data, config, seed, 0)?.len();
     let history = Vec::with_capacity(config.epochs.min(1024));
     DeviceRun { network, data, config, seed, steps_per_epoch, trainer, history }.all(options)
 }
@@ -89,7 +94,7 @@ impl DeviceRun<'_> {
         let (data, config, seed) = (self.data, self.config, self.seed);
         let left = self.history.len() as u64..config.epochs as u64;
         std::thread::scope(|scope| {
-            let mut ahead = Prefetch::start(scope, left, |epoch| batches(data, config, seed, epoch))
+            let mut ahead = Prefetch::start(scope, left, |epoch| TrainBatches::new(data, config, seed, epoch))
                 .map_err(TrainError::Prefetch)?;
             while self.history.len() < config.epochs {
                 let done = self.history.len();
@@ -118,7 +123,7 @@ impl DeviceRun<'_> {
     fn epoch(
         &mut self,
         epoch: usize,
-        ahead: &mut Prefetch<'_>,
+        ahead: &mut Prefetch<'_, TrainBatch>,
         interrupt: Option<&AtomicBool>,
     ) -> Result<Epoch, TrainError> {
         let mut totals = Totals::default();
@@ -171,11 +176,4 @@ impl Totals {
         self.n += report.n;
         report.loss.is_finite()
     }
-}
-
-/// The training batches of epoch `epoch`, from 0.
-fn batches<'a>(data: &TrainData<'a>, config: &TrainConfig, seed: u64, epoch: u64) -> Result<Batches<'a>, DataError> {
-    let TrainConfig { augmentation, batch_size, .. } = *config;
-    let seed = derived_seed(seed, Purpose::Batches);
-    Batches::train(data.train, data.normalisation, augmentation, batch_size, seed, epoch)
 }

@@ -1,16 +1,18 @@
 //! One network in training on a device: a step at a time, without waiting for the device.
 
 use candle_core::{DType, Device, Tensor};
-use gram_data::{Batch, Batches, ImageSet, Normalisation};
+use gram_data::{Batches, ImageSet, Normalisation};
 use gram_ir::{Network, Shape};
 
 use super::model::{DeviceModel, Launched, loss};
 use super::optim::{Ema, OptimizerState, clip};
 use super::store::Part;
+use super::teacher::{DeviceTeacher, Said};
+use crate::batches::TrainBatch;
 use crate::evaluate::count_within;
 use crate::ops::values;
 use crate::seeds::{Purpose, derived_seed};
-use crate::{Model, TrainConfig, TrainError};
+use crate::{Model, Targets, Taught, TrainConfig, TrainError};
 
 /// A network in training: its tensors, optimiser and moving average.
 #[derive(Debug)]
@@ -22,12 +24,15 @@ pub(super) struct DeviceTrainer {
     clip_norm: Option<f64>,
     label_smoothing: f64,
     input: Shape,
+    pub(super) teacher: Option<DeviceTeacher>,
 }
 
 /// A batch whose scores are on their way.
 pub(super) struct Pending {
     logits: Tensor,
-    labels: Vec<u32>,
+    said: Option<Said>,
+    /// Without its pixels, which went to the device.
+    batch: TrainBatch,
     smoothing: f64,
 }
 
@@ -54,14 +59,17 @@ impl DeviceTrainer {
             clip_norm: config.clip_norm,
             label_smoothing: config.label_smoothing,
             input: network.input_shape(),
+            teacher: None,
             model,
         })
     }
 
-    /// One step: forward, backward, clipping, optimiser, moving average. The device may still be at work when it returns.
-    pub(super) fn step(&mut self, batch: Batch, lr: f64) -> Result<Pending, TrainError> {
-        let images = self.images(batch.pixels)?;
-        let Launched { logits, by_tensor } = self.model.launch(&images, &batch.labels, self.label_smoothing)?;
+    /// One step: what the teacher says, forward, backward, clipping, optimiser, moving average. The device may still be at work when it returns.
+    pub(super) fn step(&mut self, mut batch: TrainBatch, lr: f64) -> Result<Pending, TrainError> {
+        let images = self.images(std::mem::take(&mut batch.batch.pixels))?;
+        let said = self.teacher.as_ref().map(|teacher| teacher.say(&images)).transpose()?;
+        let targets = batch.targets(self.label_smoothing);
+        let Launched { logits, by_tensor } = self.model.launch(&images, &targets, said.as_ref())?;
         if let (Some(optimizer), Some(values)) = (&mut self.optimizer, self.model.store().learnt()) {
             let gradient = self.model.store().flat_learnt(&by_tensor)?;
             let gradient = match self.clip_norm {
@@ -74,7 +82,7 @@ impl DeviceTrainer {
         if let Some(ema) = &mut self.ema {
             ema.update(&self.model)?;
         }
-        Ok(Pending { logits, labels: batch.labels, smoothing: self.label_smoothing })
+        Ok(Pending { logits, said, batch, smoothing: self.label_smoothing })
     }
 
     /// Top-1 on all images of `set`, of the moving average if there is one.
@@ -118,8 +126,14 @@ impl Pending {
     /// Waits for the scores.
     pub(super) fn report(self) -> Result<BatchReport, TrainError> {
         let logits = self.logits.to_device(&Device::Cpu)?;
-        let right = count_within(1, &values::<f32>(&logits)?, &self.labels);
-        Ok(BatchReport { loss: loss(&logits, &self.labels, self.smoothing)?, right, n: self.labels.len() })
+        let right = count_within(1, &values::<f32>(&logits)?, self.batch.main_labels());
+        let said = self.said.map(|Said { logits, distillation }| {
+            Ok::<_, TrainError>((values::<f32>(&logits.to_device(&Device::Cpu)?)?.to_vec(), distillation))
+        });
+        let said = said.transpose()?;
+        let taught = said.as_ref().map(|(logits, distillation)| Taught { logits, distillation: *distillation });
+        let targets = Targets { teacher: taught, ..self.batch.targets(self.smoothing) };
+        Ok(BatchReport { loss: loss(&logits, &targets)?, right, n: self.batch.batch.n })
     }
 }
 

@@ -25,8 +25,7 @@ use gram_kernels::{IsaKind, Kernels};
 use self::evaluator::Evaluator;
 use self::executor::Executor;
 use self::plan::Plan;
-use crate::kernels::loss::CrossEntropy;
-use crate::{StepReport, TrainError};
+use crate::{StepReport, Targets, TrainError};
 
 /// Where the tensors of a network lie in one flat slice.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,20 +136,26 @@ impl Engine {
     /// # Errors
     /// [`TrainError`] if pixels or labels do not fit the network.
     pub fn step(&mut self, pixels: &[f32], labels: &[u32], smoothing: f64) -> Result<StepReport, TrainError> {
+        self.step_towards(pixels, &Targets::of(labels, smoothing))
+    }
+
+    /// As [`step`](Self::step), with targets that may be mixed.
+    ///
+    /// # Errors
+    /// [`TrainError`] if pixels or targets do not fit the network.
+    pub fn step_towards(&mut self, pixels: &[f32], targets: &Targets<'_>) -> Result<StepReport, TrainError> {
+        let n = targets.labels.len();
         if self.output.pixels() != 1 {
             return Err(TrainError::NotAClassifier { got: self.output });
         }
-        if pixels.len() != labels.len() * self.input.elements() || labels.is_empty() {
+        if pixels.len() != n * self.input.elements() || n == 0 {
             return Err(TrainError::Pixels { expected: self.input, got: pixels.len() });
         }
-        if let Some(&label) = labels.iter().find(|&&label| label as usize >= self.output.c) {
-            return Err(TrainError::Label { set: "given", label, classes: self.output.c });
-        }
-        let logits = self.execute.forward(pixels, labels.len());
-        let loss = CrossEntropy { labels: labels.to_vec(), smoothing };
-        let report = loss.mean(&logits);
-        self.execute.backward(&loss.backward(&logits, 1.0));
-        Ok(StepReport { loss: report, logits })
+        targets.check(self.output.c)?;
+        let logits = self.execute.forward(pixels, n);
+        let loss = targets.mean(&logits);
+        self.execute.backward(&targets.backward(&logits, 1.0));
+        Ok(StepReport { loss, logits })
     }
 
     /// The output `[n, c, h, w]` in training mode.

@@ -190,7 +190,7 @@ fn instruction_sets_and_threads() {
         let rounded: Vec<f64> = pixels.iter().map(|&x| f64::from(x)).collect();
         let mut engine = executor(exact_kernels(), &network, &f32_model(&network), false);
         let logits = engine.forward(&rounded, n);
-        let loss = crate::kernels::loss::CrossEntropy { labels: labels.clone(), smoothing: 0.1 };
+        let loss = crate::Targets::of(&labels, 0.1);
         engine.backward(&loss.backward(&logits, 1.0));
         engine.gradient
     };

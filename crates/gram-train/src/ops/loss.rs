@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
 
 use super::access::{by_dtype, dense, storage, tensor, values};
 use super::operator::{Operator, apply};
-use crate::kernels::loss::CrossEntropy;
+use crate::Targets;
 
 /// Softmax cross-entropy with label smoothing, the mean over the batch; a scalar.
 ///
@@ -22,7 +22,10 @@ pub fn cross_entropy(logits: &Tensor, labels: &[u32], smoothing: f64) -> Result<
 }
 
 /// Cross-entropy of scores with given labels.
-pub(crate) struct LossOp(CrossEntropy);
+pub(crate) struct LossOp {
+    labels: Vec<u32>,
+    smoothing: f64,
+}
 
 impl LossOp {
     /// For scores of shape `dims`.
@@ -37,7 +40,11 @@ impl LossOp {
         if !(0.0..1.0).contains(&smoothing) {
             bail!("cross-entropy: smoothing {smoothing} is not in 0..1");
         }
-        Ok(Self(CrossEntropy { labels, smoothing }))
+        Ok(Self { labels, smoothing })
+    }
+
+    fn targets(&self) -> Targets<'_> {
+        Targets::of(&self.labels, self.smoothing)
     }
 }
 
@@ -49,7 +56,7 @@ impl Operator for LossOp {
     fn forward(&self, inputs: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
         let &[(logits, layout)] = inputs else { bail!("cross-entropy: {} inputs", inputs.len()) };
         by_dtype!(logits.dtype(), "cross-entropy", T => {
-            let mean = self.0.mean::<T>(&dense(logits, layout)?);
+            let mean = self.targets().mean::<T>(&dense(logits, layout)?);
             Ok(storage(vec![mean as T], ()))
         })
     }
@@ -58,7 +65,7 @@ impl Operator for LossOp {
         let &[logits] = inputs else { bail!("cross-entropy: {} inputs", inputs.len()) };
         by_dtype!(g.dtype(), "cross-entropy", T => {
             let g = g.to_scalar::<T>()?.to_f64();
-            Ok(vec![Some(tensor(self.0.backward::<T>(&values(logits)?, g), logits.shape())?)])
+            Ok(vec![Some(tensor(self.targets().backward::<T>(&values(logits)?, g), logits.shape())?)])
         })
     }
 }

@@ -7,7 +7,6 @@ use gram_ir::{
 use gram_kernels::{IsaKind, exact_kernels};
 
 use super::{executor, images};
-use crate::kernels::loss::CrossEntropy;
 use crate::ops::values;
 use crate::{Engine, Model};
 
@@ -127,7 +126,7 @@ fn exact_gradient(network: &Network, model: &Model, pixels: &[f32], labels: &[u3
     let pixels: Vec<f64> = pixels.iter().map(|&x| f64::from(x)).collect();
     let mut exact = executor(exact_kernels(), network, model, false);
     let logits = exact.forward(&pixels, labels.len());
-    let loss = CrossEntropy { labels: labels.to_vec(), smoothing: 0.0 };
+    let loss = crate::Targets::of(labels, 0.0);
     exact.backward(&loss.backward(&logits, 1.0));
     exact.gradient
 }
