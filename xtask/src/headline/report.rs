@@ -33,14 +33,15 @@ pub(super) fn write(records: &[Record]) -> Result<()> {
         fs::write(docs.join(&chart), chart::svg(dataset.title, &variants))?;
         let _ = writeln!(
             text,
-            "\n## {}\n\n{}\n![{} against four costs]({chart})\n",
+            "\n## {}\n\n{}.\n\n{}\n![{} against four costs]({chart})\n",
             dataset.title,
+            left(records, dataset),
             machine(&own),
             dataset.title
         );
         let ratios = ratios(&variants);
         let _ = writeln!(text, "{ratios}\n{}\n{}\n{}", against_random(&own), every(&variants), search_cost(&own));
-        let _ = writeln!(readme, "\n{}, test top-1:\n\n{ratios}", dataset.title);
+        let _ = writeln!(readme, "\n{}, test top-1; {}:\n\n{ratios}", dataset.title, left(records, dataset));
     }
     fs::write(docs.join("headline.md"), text)?;
     let path = root().join("README.md");
@@ -49,20 +50,20 @@ pub(super) fn write(records: &[Record]) -> Result<()> {
         fs::write(&path, new)?;
     }
     eprintln!("docs/headline.md and its charts are written from {} records", records.len());
-    for line in left(records) {
-        eprintln!("{line}");
+    for dataset in &DATASETS {
+        eprintln!("{}: {}", dataset.name, left(records, dataset));
     }
     Ok(())
 }
 
-/// What has no record yet.
-fn left(records: &[Record]) -> Vec<String> {
-    let line = |dataset: &Dataset| {
-        let jobs = dataset.jobs();
-        let open = jobs.iter().filter(|job| records.iter().all(|record| record.name != job.name)).count();
-        format!("{}: {open} of {} jobs are left", dataset.name, jobs.len())
-    };
-    DATASETS.iter().map(line).collect()
+/// How much of a dataset's jobs is done.
+fn left(records: &[Record], dataset: &Dataset) -> String {
+    let jobs = dataset.jobs();
+    let open = jobs.iter().filter(|job| records.iter().all(|record| record.name != job.name)).count();
+    match open {
+        0 => format!("all {} trainings are done", jobs.len()),
+        _ => format!("{open} of {} trainings are not done yet", jobs.len()),
+    }
 }
 
 /// The README with other text between the marks; none if it has no marks.
@@ -83,6 +84,9 @@ fn machine(records: &[&Record]) -> String {
         .collect();
     devices.sort();
     devices.dedup();
+    if devices.is_empty() {
+        return "Latencies have not been measured yet.\n".into();
+    }
     format!("Latency: {}.\n", devices.join("; "))
 }
 
