@@ -101,7 +101,20 @@ impl Gate<'_> {
         Ok(cost)
     }
 
-    /// The limits that take a lowered network.
+    /// Whether a lowered network may be evaluated, and its exact costs: what stands between a candidate and the evaluator.
+    ///
+    /// # Errors
+    /// [`Refusal`] if it breaks a limit.
+    pub fn check_lowered(&self, network: &Network) -> Result<Cost, Refusal> {
+        let cost = network.cost();
+        if !self.limits.allow(&cost) {
+            return Err(Refusal::Limits { cost });
+        }
+        self.check_network(network)?;
+        Ok(cost)
+    }
+
+    /// The limits that take more than counting.
     fn check_network(&self, network: &Network) -> Result<(), Refusal> {
         if let Some(max_peak_bytes) = self.limits.max_peak_bytes
             && !keeps_peak_limit(network, self.limits)
@@ -134,13 +147,9 @@ impl Gate<'_> {
         }
         let architecture = self.canonical(&blueprint);
         let network = architecture.lower()?;
-        let cost = network.cost();
-        let graph = architecture.canonical_key();
         // A relabelling moves channels around but costs the same; a limit is checked on what is trained all the same.
-        if !self.limits.allow(&cost) {
-            return Err(Refusal::Limits { cost });
-        }
-        self.check_network(&network)?;
+        let cost = self.check_lowered(&network)?;
+        let graph = architecture.canonical_key();
         Ok(Candidate { blueprint, architecture, network, cost, graph })
     }
 }
