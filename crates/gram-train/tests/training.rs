@@ -191,39 +191,6 @@ fn interrupted_trainings_go_on_to_the_same_bits() {
 }
 
 #[test]
-fn paused_trainings_go_on_to_the_same_bits() {
-    for config in configs() {
-        let case = Case::new(config);
-        let straight = case.trained(With { evaluate_every: 0, ..PLAIN });
-        let every = case.trained(PLAIN).history;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("checkpoint.safetensors");
-        let mut seen = Vec::new();
-        let mut run = |pause_after| {
-            let with = With { checkpoint: Some(&path), evaluate_every: 0, pause_after, ..PLAIN };
-            let mut observer = |report: &EpochReport| {
-                seen.push(report.epoch);
-                Control::Continue
-            };
-            case.observed(&mut observer, with).unwrap()
-        };
-        let top1 = |history: &[EpochReport]| history.iter().map(|report| report.validation_top1).collect::<Vec<_>>();
-        let Outcome::Paused { history } = run(Some(1)) else { panic!() };
-        assert_eq!(top1(&history), [every[0].validation_top1]);
-        let Outcome::Paused { history } = run(Some(3)) else { panic!() };
-        assert_eq!(top1(&history), [every[0].validation_top1, None, every[2].validation_top1]);
-        // Once more, and where it has come further: nothing is left to do.
-        assert_eq!(run(Some(3)), Outcome::Paused { history: history.clone() });
-        assert_eq!(run(Some(1)), Outcome::Paused { history });
-        let Outcome::Trained(trained) = run(None) else { panic!() };
-        assert_eq!(trained.weights, straight.weights); // T2
-        assert!(matches!(run(Some(1)), Outcome::Paused { history } if history.len() == 4));
-        assert!(matches!(run(Some(4)), Outcome::Trained(_)), "all epochs are no pause");
-        assert_eq!(seen, [1, 2, 3, 4]);
-    }
-}
-
-#[test]
 fn the_interrupt_flag_stops_before_the_next_step() {
     let raised = AtomicBool::new(true);
     let outcome = Case::new(config()).run(With { interrupt: Some(&raised), ..PLAIN }).unwrap();
@@ -264,6 +231,39 @@ fn checkpoints_of_other_trainings_are_refused() {
     refused(&Case { train: images(60, 1), ..Case::new(case.config.clone()) }, "other images");
     std::fs::write(&path, b"{}").unwrap();
     refused(&case, "no intact safetensors file"); // T4
+}
+
+#[test]
+fn paused_trainings_go_on_to_the_same_bits() {
+    for config in configs() {
+        let case = Case::new(config);
+        let straight = case.trained(With { evaluate_every: 0, ..PLAIN });
+        let every = case.trained(PLAIN).history;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
+        let mut seen = Vec::new();
+        let mut run = |pause_after| {
+            let with = With { checkpoint: Some(&path), evaluate_every: 0, pause_after, ..PLAIN };
+            let mut observer = |report: &EpochReport| {
+                seen.push(report.epoch);
+                Control::Continue
+            };
+            case.observed(&mut observer, with).unwrap()
+        };
+        let top1 = |history: &[EpochReport]| history.iter().map(|report| report.validation_top1).collect::<Vec<_>>();
+        let Outcome::Paused { history } = run(Some(1)) else { panic!() };
+        assert_eq!(top1(&history), [every[0].validation_top1]);
+        let Outcome::Paused { history } = run(Some(3)) else { panic!() };
+        assert_eq!(top1(&history), [every[0].validation_top1, None, every[2].validation_top1]);
+        // Once more, and where it has come further: nothing is left to do.
+        assert_eq!(run(Some(3)), Outcome::Paused { history: history.clone() });
+        assert_eq!(run(Some(1)), Outcome::Paused { history });
+        let Outcome::Trained(trained) = run(None) else { panic!() };
+        assert_eq!(trained.weights, straight.weights); // T2
+        assert!(matches!(run(Some(1)), Outcome::Paused { history } if history.len() == 4));
+        assert!(matches!(run(Some(4)), Outcome::Trained(_)), "all epochs are no pause");
+        assert_eq!(seen, [1, 2, 3, 4]);
+    }
 }
 
 #[test]
