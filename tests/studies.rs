@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{gram, json, refused, run, text};
-use gram_search::{Record, read_journal};
+use gram_search::{Outcome, Record, read_journal};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -321,6 +321,77 @@ fn ctrl_c_leaves_a_study_that_goes_on() {
     let (straight, _) = study_in(&folder, "straight", &[]);
     assert_eq!(journal(&dir), journal(&straight));
     gram(&["eval", text(&dir.join("best")), "--data", "optdigits"]).assert().success();
+}
+
+/// Children that are behind at a milestone are not trained to the end; neither jobs nor a kill in the middle of a round changes a byte.
+#[test]
+fn children_that_are_behind_are_stopped() {
+    const HALVING: [&str; 4] =
+        ["--set", "proxy.train.epochs=4", "--set", "proxy.halving={epochs=[1,2],keep=0.5,keep_by=\"top1\"}"];
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, _) = study_in(&folder, "one-job", &[&HALVING, &["--jobs", "1"][..]].concat());
+    let (two, _) = study_in(&folder, "two-jobs", &[&HALVING, &["--jobs", "2", "--threads", "1"][..]].concat());
+    assert_eq!(journal(&dir), journal(&two));
+    let waiting = |dir: &Path| dir.join("ckpt/halving");
+    assert!(!waiting(&dir).exists(), "nothing is left behind");
+
+    // Three rounds of four: two are stopped behind epoch 1, one behind epoch 2.
+    let records = read_journal(&dir.join("journal.jsonl")).unwrap();
+    let children: Vec<_> =
+        records.iter().filter_map(|r| if let Record::Child(c) = r { Some(c) } else { None }).collect();
+    let epochs = |outcome: &Outcome| match outcome {
+        Outcome::Scored { metrics, .. } => metrics.get("epochs").map_or(4, |&epochs| epochs as usize),
+        Outcome::Diverged { .. } => 4,
+    };
+    for round in children.chunks(4) {
+        let mut trained: Vec<_> = round.iter().map(|child| epochs(&child.outcome)).collect();
+        trained.sort_unstable();
+        assert_eq!(trained, [1, 1, 2, 4], "instead of 16 epochs");
+        let best = round.iter().max_by(|a, b| {
+            let top1 = |outcome: &Outcome| outcome.validation_top1().unwrap();
+            top1(&a.outcome).total_cmp(&top1(&b.outcome))
+        });
+        assert_eq!(best.map(|child| epochs(&child.outcome)), Some(4));
+    }
+
+    // The child that went on all the way is the one of a training in one go: the same score in a study without halving.
+    let (plain, _) = study_in(&folder, "plain", &[&HALVING[..2], &["--jobs", "2"]].concat());
+    let plain = read_journal(&plain.join("journal.jsonl")).unwrap();
+    let straight: Vec<_> = plain.iter().filter_map(|r| if let Record::Child(c) = r { Some(c) } else { None }).collect();
+    let whole = children[..4].iter().find(|child| epochs(&child.outcome) == 4).unwrap();
+    let same = straight.iter().find(|child| child.graph == whole.graph).unwrap();
+    assert_eq!(whole.outcome, same.outcome);
+
+    // Killed as soon as a child of the second round waits for the others.
+    let killed = folder.path().join("killed");
+    let arguments = [small(&killed, "3").as_slice(), &HALVING, &["--jobs", "1"]].concat();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_gram-for-tests")).args(&arguments).spawn().unwrap();
+    let n_files = |path: &Path| fs::read_dir(path).map_or(0, Iterator::count);
+    let in_second = || n_files(&killed.join("results")) >= 4 && n_files(&waiting(&killed)) > 0;
+    while !in_second() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(journal(&dir).starts_with(journal(&killed).rsplit_once('\n').unwrap().0));
+    assert_ne!(journal(&dir), journal(&killed));
+    run(&arguments);
+    assert_eq!(journal(&dir), journal(&killed));
+    assert!(!waiting(&killed).exists());
+
+    // Settings out of range, and other ones in the same folder, are refused with their names.
+    let never = folder.path().join("never");
+    for (set, field) in [
+        ("proxy.halving={epochs=[2,1]}", "halving.epochs"),
+        ("proxy.halving={epochs=[1,2]}", "halving.epochs"),
+        ("proxy.halving={epochs=[1],keep=0.0}", "halving.keep"),
+        ("proxy.halving={epochs=[1],keep=1.5}", "halving.keep"),
+    ] {
+        let stderr = refused(&[small(&never, "3").as_slice(), &["--set", set]].concat(), 2);
+        assert!(stderr.contains(field) && !never.exists(), "{set}: {stderr}");
+    }
+    let stderr = refused(&[arguments.as_slice(), &["--set", "proxy.halving.keep=0.75"]].concat(), 2);
+    assert!(stderr.contains("another configuration"), "{stderr}");
 }
 
 /// Peak bytes are a hard limit of searches and of pruning; what is left behind is scheduled.

@@ -6,10 +6,13 @@ use std::fmt;
 use gram_ir::{Architecture, CanonicalKey, Network};
 use serde::{Deserialize, Serialize};
 
+use crate::Halving;
+
 /// Scores children: trains them, or looks them up.
 ///
 /// An evaluation must be a pure function of the job's architecture, its seed and what [`Evaluator::identity`] says, whichever thread it runs
-/// on: studies store the outcome under a key made of these and never ask twice.
+/// on: studies store the outcome under a key made of these and never ask twice. With [`Evaluator::halving`] the outcome depends on the
+/// children of the same round as well, and so does the key.
 pub trait Evaluator: Sync {
     /// Everything besides the child and its seed that decides the outcome: training configuration, digest of the data, numerics class,
     /// version of the evaluator. Two evaluators with one identity give equal outcomes.
@@ -26,6 +29,29 @@ pub trait Evaluator: Sync {
     fn bytes(&self, job: &Job) -> u64 {
         let _ = job;
         0
+    }
+
+    /// How the children of a round are compared on their way, and those that are behind stopped; none, the default: each is evaluated by itself.
+    ///
+    /// Part of [`Evaluator::identity`].
+    fn halving(&self) -> Option<&Halving> {
+        None
+    }
+
+    /// As [`Evaluator::evaluate`], but only up to so many epochs of the whole; none: to the end. Where an earlier call for the job has come
+    /// further it trains nothing, otherwise it goes on from there, in this process or a later one: the outcome is that of one go.
+    ///
+    /// Called instead of [`Evaluator::evaluate`] by studies of an evaluator with [`Evaluator::halving`].
+    /// # Errors
+    /// As [`Evaluator::evaluate`].
+    fn evaluate_until(&self, job: &Job, epochs: Option<usize>) -> Result<Outcome, EvaluatorError> {
+        let _ = epochs;
+        self.evaluate(job)
+    }
+
+    /// What [`Evaluator::evaluate_until`] keeps to go on from is not needed any more; nothing may be there.
+    fn forget(&self, key: EvalKey) {
+        let _ = key;
     }
 }
 
@@ -58,6 +84,16 @@ impl EvalKey {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
         hasher.update(&seed.to_le_bytes());
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// The key of the same evaluation among the others of its round, in their order, it among them: for outcomes that depend on all of them.
+    pub fn among(self, round: &[Self]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"gram evaluation in a round v1\0");
+        for key in [self].iter().chain(round) {
+            hasher.update(&key.0);
+        }
         Self(*hasher.finalize().as_bytes())
     }
 }
@@ -202,6 +238,9 @@ mod tests {
         let key = EvalKey::new(&graph, "a", 1);
         assert_ne!(key, EvalKey::new(&graph, "b", 1));
         assert_ne!(key, EvalKey::new(&graph, "a", 2));
+        let other = EvalKey::new(&graph, "a", 2);
+        let among = key.among(&[key, other]);
+        assert!(among != key && among != other.among(&[key, other]) && among != key.among(&[key]));
         let text = key.to_string();
         assert_eq!(text.len(), 64);
         assert_eq!(EvalKey::try_from(text), Ok(key));

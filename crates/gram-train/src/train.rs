@@ -66,12 +66,15 @@ pub struct TrainOptions<'a> {
     pub checkpoint: Option<&'a Path>,
     /// Validation top-1 is taken every so many epochs and behind the last one; 0: only behind the last one.
     pub evaluate_every: usize,
+    /// The training ends with [`Outcome::Paused`] behind so many epochs, where validation top-1 is taken; none: it goes on to the end. With a
+    /// checkpoint of as many epochs or more nothing is trained.
+    pub pause_after: Option<usize>,
 }
 
 impl<'a> TrainOptions<'a> {
-    /// All threads, no checkpoint, validation behind every epoch.
+    /// All threads, no checkpoint, validation behind every epoch, to the end.
     pub fn new(observer: &'a mut (dyn FnMut(&EpochReport) -> Control + Send)) -> Self {
-        Self { n_threads: None, observer, interrupt: None, checkpoint: None, evaluate_every: 1 }
+        Self { n_threads: None, observer, interrupt: None, checkpoint: None, evaluate_every: 1, pause_after: None }
     }
 }
 
@@ -91,6 +94,11 @@ pub enum Outcome {
     Interrupted {
         /// Epochs done.
         epoch: usize,
+    },
+    /// It has come to where it was to pause; with a checkpoint, calling again goes on.
+    Paused {
+        /// One report per epoch; more than asked for if the checkpoint had come further.
+        history: Vec<EpochReport>,
     },
 }
 
@@ -197,14 +205,15 @@ impl<'a> Run<'a> {
     }
 
     fn all(mut self, options: TrainOptions<'_>) -> Result<Outcome, TrainError> {
-        let TrainOptions { observer, interrupt, checkpoint, evaluate_every, .. } = options;
+        let TrainOptions { observer, interrupt, checkpoint, evaluate_every, pause_after, .. } = options;
         let checkpoint = checkpoint.map(|path| resume::open(&mut self, path)).transpose()?;
         let (data, config, seed) = (self.data, self.config, self.seed);
-        let left = self.history.len() as u64..config.epochs as u64;
+        let n_epochs = pause_after.map_or(config.epochs, |pause| pause.min(config.epochs));
+        let left = self.history.len() as u64..n_epochs as u64;
         std::thread::scope(|scope| {
             let mut ahead = Prefetch::start(scope, left, |epoch| TrainBatches::new(data, config, seed, epoch))
                 .map_err(TrainError::Prefetch)?;
-            while self.history.len() < self.config.epochs {
+            while self.history.len() < n_epochs {
                 let done = self.history.len();
                 let (train_loss, train_top1, learning_rate) = match self.epoch(done, &mut ahead, interrupt)? {
                     Epoch::Done { loss, top1, learning_rate } => (loss, top1, learning_rate),
@@ -212,7 +221,7 @@ impl<'a> Run<'a> {
                     Epoch::Interrupted => return Ok(Outcome::Interrupted { epoch: done }),
                 };
                 let epoch = done + 1;
-                let last = epoch == self.config.epochs;
+                let last = epoch == n_epochs;
                 let due = last || (evaluate_every > 0 && epoch.is_multiple_of(evaluate_every));
                 let validation_top1 = if due { self.validate()? } else { None };
                 self.history.push(EpochReport { epoch, train_loss, train_top1, validation_top1, learning_rate });
@@ -222,6 +231,9 @@ impl<'a> Run<'a> {
                 if observer(&self.history[done]) == Control::Stop && !last {
                     return Ok(Outcome::Interrupted { epoch });
                 }
+            }
+            if n_epochs < config.epochs {
+                return Ok(Outcome::Paused { history: self.history });
             }
             Ok(Outcome::Trained(Trained { weights: self.trainer.weights(), history: self.history }))
         })

@@ -130,6 +130,7 @@ impl Case {
             interrupt: with.interrupt,
             checkpoint: with.checkpoint,
             evaluate_every: with.evaluate_every,
+            pause_after: with.pause_after,
         };
         train(&network(), &data, &self.config, self.seed, options)
     }
@@ -152,9 +153,11 @@ struct With<'a> {
     interrupt: Option<&'a AtomicBool>,
     checkpoint: Option<&'a Path>,
     evaluate_every: usize,
+    pause_after: Option<usize>,
 }
 
-const PLAIN: With<'static> = With { n_threads: Some(1), interrupt: None, checkpoint: None, evaluate_every: 1 };
+const PLAIN: With<'static> =
+    With { n_threads: Some(1), interrupt: None, checkpoint: None, evaluate_every: 1, pause_after: None };
 
 #[test]
 fn threads_and_runs_do_not_change_a_bit() {
@@ -287,6 +290,39 @@ fn checkpoints_of_other_trainings_are_refused() {
     let path = folder.path().join("checkpoint.safetensors");
     std::fs::write(&path, b"{}").unwrap();
     refused(&case, "no intact safetensors file"); // T4
+}
+
+#[test]
+fn paused_trainings_go_on_to_the_same_bits() {
+    for config in configs() {
+        let case = Case::new(config);
+        let straight = case.trained(With { evaluate_every: 0, ..PLAIN });
+        let every = case.trained(PLAIN).history;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
+        let mut seen = Vec::new();
+        let mut run = |pause_after| {
+            let with = With { checkpoint: Some(&path), evaluate_every: 0, pause_after, ..PLAIN };
+            let mut observer = |report: &EpochReport| {
+                seen.push(report.epoch);
+                Control::Continue
+            };
+            case.observed(&mut observer, with).unwrap()
+        };
+        let top1 = |history: &[EpochReport]| history.iter().map(|report| report.validation_top1).collect::<Vec<_>>();
+        let Outcome::Paused { history } = run(Some(1)) else { panic!() };
+        assert_eq!(top1(&history), [every[0].validation_top1]);
+        let Outcome::Paused { history } = run(Some(3)) else { panic!() };
+        assert_eq!(top1(&history), [every[0].validation_top1, None, every[2].validation_top1]);
+        // Once more, and where it has come further: nothing is left to do.
+        assert_eq!(run(Some(3)), Outcome::Paused { history: history.clone() });
+        assert_eq!(run(Some(1)), Outcome::Paused { history });
+        let Outcome::Trained(trained) = run(None) else { panic!() };
+        assert_eq!(trained.weights, straight.weights); // T2
+        assert!(matches!(run(Some(1)), Outcome::Paused { history } if history.len() == 4));
+        assert!(matches!(run(Some(4)), Outcome::Trained(_)), "all epochs are no pause");
+        assert_eq!(seen, [1, 2, 3, 4]);
+    }
 }
 
 #[test]

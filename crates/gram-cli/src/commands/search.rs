@@ -20,7 +20,7 @@ use crate::interrupt;
 use crate::model_dir::{Metrics, save};
 use crate::output;
 use crate::progress::Progress;
-use crate::study::config::StudyConfig;
+use crate::study::config::{ProxyConfig, StudyConfig};
 use crate::study::evaluator::ProxyEvaluator;
 use crate::study::finish::{FinalistLatency, Finish, Rung, Winner};
 use crate::study::images::Images;
@@ -111,13 +111,12 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         .map_err(preflight_failure)?;
     require_memory(&memory, &study, &config)?;
     latency.as_ref().map_or(Ok(()), |latency| require_operators(latency, &study))?;
-    let evaluator = ProxyEvaluator::new(&images, &config.proxy, &config.data, &device, flag)?;
+    let waiting = args.output.join("ckpt").join("halving");
+    let proxy =
+        |proxy: &ProxyConfig| ProxyEvaluator::new(&images, (proxy, &config.data), waiting.clone(), &device, flag);
+    let evaluator = proxy(&config.proxy)?;
     let executor = SharedCores::new(&evaluator, shares.clone(), memory.left());
-    let dearer = config
-        .rungs
-        .iter()
-        .map(|rung| ProxyEvaluator::new(&images, &rung.proxy(&config.proxy), &config.data, &device, flag))
-        .collect::<Result<Vec<_>>>()?;
+    let dearer = config.rungs.iter().map(|rung| proxy(&rung.proxy(&config.proxy))).collect::<Result<Vec<_>>>()?;
     let executors: Vec<_> =
         dearer.iter().map(|evaluator| SharedCores::new(evaluator, shares.clone(), memory.left())).collect();
     let mut rungs: Vec<Rung<'_>> = (config.rungs.iter().zip(&dearer).zip(&executors))
@@ -129,6 +128,8 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     // The study stays open, and locked, until all is done.
     let searched =
         search(&args.output, study, &config, (warm.as_ref(), latency.as_ref()), &evaluator, &executor, flag)?;
+    // What a kill in the middle of writing has left; it would only cost space.
+    let _ = std::fs::remove_dir_all(&waiting);
     let finish = Finish {
         dir: &args.output,
         config: &config,

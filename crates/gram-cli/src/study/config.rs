@@ -5,7 +5,7 @@ use std::fmt;
 use gram_data::{DataError, Dataset, LoadOptions, SplitConfig, Splits, proxy_subset};
 use gram_ir::{Limits, Space};
 use gram_meta::{MetaConfig, WARM_START_RHO};
-use gram_search::{Sampler, StrategyKind};
+use gram_search::{Halving, Sampler, StrategyKind};
 use gram_train::TrainConfig;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
@@ -202,6 +202,9 @@ pub(crate) struct ProxyConfig {
     /// Validation images of each class; the score is the top-1 on them after the last epoch.
     pub(crate) validation_images_per_class: usize,
     pub(crate) train: TrainConfig,
+    /// Children that are behind the others of their round are not trained to the end; none: all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) halving: Option<Halving>,
 }
 
 /// One step of successive halving behind the search (Jamieson and Talwalkar, arXiv:1502.07943): the best networks so far, each trained anew with
@@ -225,7 +228,7 @@ impl RungConfig {
         let Self { images_per_class, validation_images_per_class, epochs, .. } = *self;
         let warmup_epochs = search.train.warmup_epochs.min(epochs);
         let train = TrainConfig { epochs, warmup_epochs, ..search.train.clone() };
-        ProxyConfig { images_per_class, validation_images_per_class, train }
+        ProxyConfig { images_per_class, validation_images_per_class, train, halving: None }
     }
 }
 
@@ -274,6 +277,7 @@ struct ProxyFile {
     images_per_class: Option<usize>,
     validation_images_per_class: Option<usize>,
     train: Option<TrainConfig>,
+    halving: Option<Halving>,
 }
 
 /// A space as a study file has it: a name or the whole.

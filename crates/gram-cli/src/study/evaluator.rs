@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use gram_data::{Batch, Batches, ImageSet, Normalisation, proxy_subset};
-use gram_search::{Evaluator, EvaluatorError, Job, Outcome};
-use gram_train::{Control, Device, TrainConfig, TrainData, TrainOptions, numerics_on, training_bytes};
+use gram_search::{EvalKey, Evaluator, EvaluatorError, Halving, Job, Outcome};
+use gram_train::{Control, Device, EpochReport, TrainConfig, TrainData, TrainOptions, numerics_on, training_bytes};
 
 use crate::failure::{Kind, OrFail, Result};
 use crate::study::config::{DataConfig, ProxyConfig};
@@ -17,6 +18,9 @@ pub(crate) struct ProxyEvaluator<'a> {
     /// For each height and width of images.
     sets: BTreeMap<(usize, usize), ProxySet<'a>>,
     config: TrainConfig,
+    halving: Option<Halving>,
+    /// Where children wait for the others of their round.
+    checkpoints: PathBuf,
     device: &'a Device,
     n_threads: AtomicUsize,
     interrupt: &'a AtomicBool,
@@ -31,11 +35,12 @@ struct ProxySet<'a> {
 }
 
 impl<'a> ProxyEvaluator<'a> {
-    /// Draws the proxy subsets. Each child trains on one thread, unless [`set_threads`](Self::set_threads) says otherwise.
+    /// Draws the proxy subsets. Each child trains on one thread, unless [`set_threads`](Self::set_threads) says otherwise. Children that wait for
+    /// others are kept in the folder `checkpoints`, which need not exist.
     pub(crate) fn new(
         images: &'a Images,
-        proxy: &ProxyConfig,
-        data: &DataConfig,
+        (proxy, data): (&ProxyConfig, &DataConfig),
+        checkpoints: PathBuf,
         device: &'a Device,
         interrupt: &'a AtomicBool,
     ) -> Result<Self> {
@@ -56,6 +61,8 @@ impl<'a> ProxyEvaluator<'a> {
         Ok(Self {
             sets: images.for_children().map(set).collect(),
             config: proxy.train.clone(),
+            halving: proxy.halving.clone(),
+            checkpoints,
             device,
             n_threads: AtomicUsize::new(1),
             interrupt,
@@ -83,14 +90,18 @@ impl<'a> ProxyEvaluator<'a> {
         let largest = self.sets.values().next_back()?;
         Batches::train(&largest.train, largest.normalisation, self.config.augmentation, n, 0, 0).ok()?.next()
     }
-}
 
-impl Evaluator for ProxyEvaluator<'_> {
-    fn identity(&self) -> String {
-        self.identity.clone()
+    fn checkpoint(&self, key: EvalKey) -> PathBuf {
+        self.checkpoints.join(format!("{key}.safetensors"))
     }
 
-    fn evaluate(&self, job: &Job) -> std::result::Result<Outcome, EvaluatorError> {
+    /// Trains a child, up to so many epochs if it is to pause there, from and to a checkpoint if there is one.
+    fn train(
+        &self,
+        job: &Job,
+        checkpoint: Option<&Path>,
+        pause_after: Option<usize>,
+    ) -> std::result::Result<Outcome, EvaluatorError> {
         let input = job.architecture.input;
         let set = self.sets.get(&(input.h, input.w));
         let set =
@@ -105,12 +116,17 @@ impl Evaluator for ProxyEvaluator<'_> {
         let options = TrainOptions {
             n_threads: Some(self.n_threads.load(Ordering::Relaxed)),
             interrupt: Some(self.interrupt),
+            checkpoint,
             evaluate_every: 0,
+            pause_after,
             ..TrainOptions::new(&mut observer)
         };
         let outcome = gram_train::train_on(self.device, &job.network, &data, &self.config, job.seed, options);
         match outcome.map_err(|error| EvaluatorError::with_source(error.to_string(), error))? {
-            gram_train::Outcome::Trained(trained) => score(&trained),
+            gram_train::Outcome::Trained(trained) => score(trained.history.last()),
+            gram_train::Outcome::Paused { history } => {
+                score(pause_after.and_then(|epochs| history.get(epochs.checked_sub(1)?)))
+            }
             gram_train::Outcome::Diverged { epoch, step } => {
                 // A single image that is left over makes no batch.
                 let (n, batch_size) = (set.train.len(), self.config.batch_size);
@@ -120,6 +136,31 @@ impl Evaluator for ProxyEvaluator<'_> {
             gram_train::Outcome::Interrupted { .. } => Err(EvaluatorError::Interrupted),
         }
     }
+}
+
+impl Evaluator for ProxyEvaluator<'_> {
+    fn identity(&self) -> String {
+        self.identity.clone()
+    }
+
+    fn evaluate(&self, job: &Job) -> std::result::Result<Outcome, EvaluatorError> {
+        self.train(job, None, None)
+    }
+
+    fn halving(&self) -> Option<&Halving> {
+        self.halving.as_ref()
+    }
+
+    fn evaluate_until(&self, job: &Job, epochs: Option<usize>) -> std::result::Result<Outcome, EvaluatorError> {
+        let failed = |error| EvaluatorError::with_source(format!("creating {}", self.checkpoints.display()), error);
+        std::fs::create_dir_all(&self.checkpoints).map_err(failed)?;
+        self.train(job, Some(&self.checkpoint(job.key)), epochs)
+    }
+
+    fn forget(&self, key: EvalKey) {
+        // A leftover would only cost space.
+        let _ = std::fs::remove_file(self.checkpoint(key));
+    }
 
     fn bytes(&self, job: &Job) -> u64 {
         let n_threads = NonZeroUsize::new(self.n_threads.load(Ordering::Relaxed));
@@ -127,10 +168,10 @@ impl Evaluator for ProxyEvaluator<'_> {
     }
 }
 
-fn score(trained: &gram_train::Trained) -> std::result::Result<Outcome, EvaluatorError> {
-    let last = trained.history.last().ok_or_else(|| EvaluatorError::new("a training without epochs"))?;
-    let validation_top1 = last.validation_top1.ok_or_else(|| EvaluatorError::new("a training without validation"))?;
+fn score(report: Option<&EpochReport>) -> std::result::Result<Outcome, EvaluatorError> {
+    let report = report.ok_or_else(|| EvaluatorError::new("a training without epochs"))?;
+    let validation_top1 = report.validation_top1.ok_or_else(|| EvaluatorError::new("a training without validation"))?;
     let metrics =
-        BTreeMap::from([("train_loss".to_owned(), last.train_loss), ("train_top1".to_owned(), last.train_top1)]);
+        BTreeMap::from([("train_loss".to_owned(), report.train_loss), ("train_top1".to_owned(), report.train_top1)]);
     Ok(Outcome::Scored { validation_top1, metrics })
 }

@@ -52,13 +52,13 @@ pub(crate) struct SharedCores<'a> {
     shares: Vec<Share>,
     max_bytes: Option<u64>,
     speeds: OnceLock<Vec<Speed>>,
-    said: Mutex<Option<Share>>,
+    said: Mutex<Vec<Share>>,
 }
 
 impl<'a> SharedCores<'a> {
     /// `shares` are most children first and not empty, as from [`share_out`]; trainings together take at most `max_bytes`.
     pub(crate) fn new(evaluator: &'a ProxyEvaluator<'a>, shares: Vec<Share>, max_bytes: Option<u64>) -> Self {
-        Self { evaluator, shares, max_bytes, speeds: OnceLock::new(), said: Mutex::new(None) }
+        Self { evaluator, shares, max_bytes, speeds: OnceLock::new(), said: Mutex::default() }
     }
 
     /// The way for these jobs; nothing is measured where there is no choice.
@@ -92,12 +92,13 @@ impl<'a> SharedCores<'a> {
         self.shares.iter().copied().filter(fits).collect()
     }
 
-    /// Notes how it goes on, if it is another way than before.
+    /// Notes how it goes on, each way once: rounds that get smaller on their way change it again and again.
     fn say(&self, share: Share, short_of_memory: bool) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.replace(share) == Some(share) {
+        if said.contains(&share) {
             return;
         }
+        said.push(share);
         let count = |n: NonZeroUsize, one: &str, many: &str| format!("{n} {}", if n.get() == 1 { one } else { many });
         let (children, threads) =
             (count(share.children, "child", "children"), count(share.threads, "thread", "threads"));

@@ -161,6 +161,8 @@ pub(crate) fn named_space(name: &str) -> Result<Space> {
 
 fn check(config: &StudyConfig) -> Result<()> {
     config.proxy.train.validate().or_fail_with(Kind::Usage, "[proxy.train]")?;
+    let halving = config.proxy.halving.as_ref();
+    halving.map_or(Ok(()), |halving| halving.verify(config.proxy.train.epochs)).or_fail_with(Kind::Usage, "[proxy]")?;
     config.final_training.validate().or_fail_with(Kind::Usage, "[final]")?;
     config.meta.verify().or_fail_with(Kind::Usage, "[meta]")?;
     let counts = [
@@ -217,6 +219,7 @@ pub(crate) fn defaults(shape: Shape) -> StudyConfig {
             images_per_class: 100,
             validation_images_per_class: 50,
             train: TrainConfig { epochs: 6, ..training(shape) },
+            halving: None,
         },
         rungs: Vec::new(),
         final_training: TrainConfig { epochs: 40, ema_decay: Some(0.99), ..training(shape) },
@@ -295,6 +298,11 @@ mod tests {
             ("proxy.train.learning_rate=-1", "learning_rate"),
             ("search.strategy=magic", "magic"),
             ("format_version=2", "format_version"),
+            ("proxy.halving.epochs=[3,2]", "halving.epochs"),
+            ("proxy.halving.epochs=[6]", "halving.epochs"),
+            ("proxy.halving={epochs=[1],keep=0.0}", "halving.keep"),
+            ("proxy.halving={epochs=[1],keep_by=\"macs\"}", "macs"),
+            ("proxy.halving.keep=0.5", "epochs"),
         ];
         for (set, word) in cases {
             let failure = load_without_data(&selectors(&[set]), Shape::chw(1, 8, 8)).unwrap_err();

@@ -72,6 +72,7 @@ impl Training<'_> {
         match outcome {
             Outcome::Trained(trained) => Ok(trained.weights),
             Outcome::Interrupted { epoch } => Err(interrupt::failure(&format!("{epoch} of {total} epochs are kept"))),
+            Outcome::Paused { .. } => Err(Failure::new(Kind::Internal, "a training paused that was not asked to")),
             Outcome::Diverged { epoch, step } => Err(Failure::new(
                 Kind::Usage,
                 format!(

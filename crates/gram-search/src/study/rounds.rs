@@ -12,10 +12,11 @@ use gram_ir::CanonicalKey;
 
 use super::{ChildRecord, Record, RoundRecord, Run, StopReason, Study, StudyError};
 use crate::files::{AtPath, write_atomic};
+use crate::halving::evaluate_round;
 use crate::report::{pareto_front, pareto_json, ranked};
 use crate::{
-    AskError, Candidate, ChildSummary, Context, EvalKey, Evaluation, EvaluatorError, Gate, Job, Outcome, Progress,
-    Proposal, Strategy, StudyReport, child_seed, preflight,
+    AskError, Candidate, ChildSummary, Context, EvalKey, Evaluation, EvaluatorError, Gate, Halving, Job, Outcome,
+    Progress, Proposal, Strategy, StudyReport, child_seed, preflight,
 };
 
 /// A study while it runs.
@@ -150,6 +151,34 @@ impl<'s, 'r> Rounds<'s, 'r> {
     fn evaluate(&mut self, new: Vec<Candidate>) -> Result<bool, StudyError> {
         let mut batch = Batch::new(self, new)?;
         batch.write_down(self)?;
+        match self.run.evaluator.halving() {
+            None => self.evaluate_each(&mut batch),
+            Some(halving) => self.evaluate_together(&mut batch, halving),
+        }
+    }
+
+    /// Evaluates a round whose children are compared on their way; they are written down when all of them are over. What is kept to go on
+    /// from is then removed, and also if all of them were known.
+    fn evaluate_together(&mut self, batch: &mut Batch, halving: &Halving) -> Result<bool, StudyError> {
+        let Run { executor, evaluator, interrupt, .. } = self.run;
+        let (jobs, places) = batch.missing();
+        if !jobs.is_empty() {
+            let ended = evaluate_round(halving, &jobs, evaluator, executor, interrupt);
+            let ended = ended.map_err(|(index, source)| StudyError::Evaluation {
+                child: jobs[index].child,
+                key: jobs[index].key,
+                source,
+            })?;
+            let Some(evaluations) = ended else { return Ok(false) };
+            for (place, evaluation) in places.into_iter().zip(evaluations) {
+                batch.store(place, evaluation, self)?;
+            }
+        }
+        batch.items.iter().for_each(|item| evaluator.forget(item.key));
+        Ok(batch.is_complete())
+    }
+
+    fn evaluate_each(&mut self, batch: &mut Batch) -> Result<bool, StudyError> {
         let (jobs, places) = batch.missing();
         let (executor, evaluator, interrupt) = (self.run.executor, self.run.evaluator, self.run.interrupt);
         let mut failure: Option<StudyError> = None;
@@ -262,19 +291,29 @@ struct Item {
 }
 
 impl Batch {
-    /// Takes outcomes from the journal or from `results/` where they are there.
+    /// Takes outcomes from the journal or from `results/` where they are there. Of children that are evaluated together all are taken or none:
+    /// what some of them come to depends on all.
     fn new(rounds: &mut Rounds<'_, '_>, new: Vec<Candidate>) -> Result<Self, StudyError> {
         let first = rounds.children.len() + 1;
         let mut batch = Self { items: Vec::new(), n_written: 0, n_done: first - 1, best: rounds.best() };
-        for (index, candidate) in new.into_iter().enumerate() {
-            let study = &*rounds.study;
+        let study = &*rounds.study;
+        let together = rounds.run.evaluator.halving().is_some();
+        let alone = |candidate: &Candidate| {
             let seed = child_seed(study.config.seed, &candidate.graph);
-            let key = EvalKey::new(&candidate.graph, &study.identity, seed);
+            (EvalKey::new(&candidate.graph, &study.identity, seed), seed)
+        };
+        let alone: Vec<(EvalKey, u64)> = new.iter().map(alone).collect();
+        let keys: Vec<EvalKey> = alone.iter().map(|(key, _)| *key).collect();
+        for (index, (candidate, (alone, seed))) in new.into_iter().zip(alone).enumerate() {
+            let key = if together { alone.among(&keys) } else { alone };
             let outcome = match study.known.get(&key) {
                 Some(outcome) => Some(study.results.settle(key, outcome)?),
                 None => study.results.get(key)?,
             };
             batch.items.push(Item { candidate, child: first + index, key, seed, outcome });
+        }
+        if together && batch.items.iter().any(|item| item.outcome.is_none()) {
+            batch.items.iter_mut().for_each(|item| item.outcome = None);
         }
         for index in 0..batch.items.len() {
             if let Some(outcome) = &batch.items[index].outcome {

@@ -89,14 +89,15 @@ enum Epoch {
 
 impl DeviceRun<'_> {
     fn all(mut self, options: TrainOptions<'_>) -> Result<Outcome, TrainError> {
-        let TrainOptions { observer, interrupt, checkpoint, evaluate_every, .. } = options;
+        let TrainOptions { observer, interrupt, checkpoint, evaluate_every, pause_after, .. } = options;
         let checkpoint = checkpoint.map(|path| resume::open(&mut self, path)).transpose()?;
         let (data, config, seed) = (self.data, self.config, self.seed);
-        let left = self.history.len() as u64..config.epochs as u64;
+        let n_epochs = pause_after.map_or(config.epochs, |pause| pause.min(config.epochs));
+        let left = self.history.len() as u64..n_epochs as u64;
         std::thread::scope(|scope| {
             let mut ahead = Prefetch::start(scope, left, |epoch| TrainBatches::new(data, config, seed, epoch))
                 .map_err(TrainError::Prefetch)?;
-            while self.history.len() < config.epochs {
+            while self.history.len() < n_epochs {
                 let done = self.history.len();
                 let (train_loss, train_top1, learning_rate) = match self.epoch(done, &mut ahead, interrupt)? {
                     Epoch::Done { loss, top1, learning_rate } => (loss, top1, learning_rate),
@@ -104,7 +105,7 @@ impl DeviceRun<'_> {
                     Epoch::Interrupted => return Ok(Outcome::Interrupted { epoch: done }),
                 };
                 let epoch = done + 1;
-                let last = epoch == config.epochs;
+                let last = epoch == n_epochs;
                 let due = last || (evaluate_every > 0 && epoch.is_multiple_of(evaluate_every));
                 let validation = data.validation.filter(|_| due);
                 let validation_top1 = validation.map(|set| self.trainer.top1(set, data.normalisation)).transpose()?;
@@ -115,6 +116,9 @@ impl DeviceRun<'_> {
                 if observer(&self.history[done]) == Control::Stop && !last {
                     return Ok(Outcome::Interrupted { epoch });
                 }
+            }
+            if n_epochs < config.epochs {
+                return Ok(Outcome::Paused { history: self.history });
             }
             Ok(Outcome::Trained(Trained { weights: self.trainer.result().weights()?, history: self.history }))
         })
