@@ -340,15 +340,15 @@ fn children_that_are_behind_are_stopped() {
     let children: Vec<_> =
         records.iter().filter_map(|r| if let Record::Child(c) = r { Some(c) } else { None }).collect();
     let epochs = |outcome: &Outcome| match outcome {
-        Outcome::Scored { metrics, .. } => metrics.get("epochs").map_or(4, |&epochs| epochs as usize),
-        Outcome::Diverged { .. } => 4,
+        Outcome::Stopped { epochs, .. } => *epochs,
+        Outcome::Scored { .. } | Outcome::Diverged { .. } => 4,
     };
     for round in children.chunks(4) {
         let mut trained: Vec<_> = round.iter().map(|child| epochs(&child.outcome)).collect();
         trained.sort_unstable();
         assert_eq!(trained, [1, 1, 2, 4], "instead of 16 epochs");
         let best = round.iter().max_by(|a, b| {
-            let top1 = |outcome: &Outcome| outcome.validation_top1().unwrap();
+            let top1 = |outcome: &Outcome| outcome.score().unwrap();
             top1(&a.outcome).total_cmp(&top1(&b.outcome))
         });
         assert_eq!(best.map(|child| epochs(&child.outcome)), Some(4));

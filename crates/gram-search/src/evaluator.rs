@@ -142,6 +142,18 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         metrics: BTreeMap<String, f64>,
     },
+    /// The child fell behind others of its round and was not trained to the end; see [`Halving`].
+    Stopped {
+        /// Epochs that it was trained for.
+        epochs: usize,
+        /// Top-1 on the validation split behind them, in `0..=1`.
+        validation_top1: f64,
+        /// What it is guessed to have come to at the end, in `0..=1`; see [`Halving::estimate`].
+        estimated_top1: f64,
+        /// As of a child that was trained to the end, behind the epochs that it had.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        metrics: BTreeMap<String, f64>,
+    },
     /// Training diverged.
     Diverged {
         /// Optimiser step at which the loss stopped being finite.
@@ -155,19 +167,29 @@ impl Outcome {
         Self::Scored { validation_top1, metrics: BTreeMap::new() }
     }
 
-    /// Top-1 on the validation split; none if the child diverged.
+    /// Top-1 on the validation split as it was measured, where the training ended; none if the child diverged.
     pub fn validation_top1(&self) -> Option<f64> {
         match self {
-            Self::Scored { validation_top1, .. } => Some(*validation_top1),
+            Self::Scored { validation_top1, .. } | Self::Stopped { validation_top1, .. } => Some(*validation_top1),
             Self::Diverged { .. } => None,
+        }
+    }
+
+    /// What strategies are told and children are ranked by: validation top-1 at the end of training, which is a guess for a child that was
+    /// stopped; none if the child diverged.
+    pub fn score(&self) -> Option<f64> {
+        match self {
+            Self::Stopped { estimated_top1, .. } => Some(*estimated_top1),
+            Self::Scored { .. } | Self::Diverged { .. } => self.validation_top1(),
         }
     }
 
     /// Refuses scores outside `0..=1` and metrics that are not finite: JSON has no words for these, and a strategy could not use them.
     pub(crate) fn check(self) -> Result<Self, EvaluatorError> {
-        if let Self::Scored { validation_top1, metrics } = &self {
-            if !(0.0..=1.0).contains(validation_top1) {
-                return Err(EvaluatorError::new(format!("validation top-1 is {validation_top1}, not in 0 to 1")));
+        if let Self::Scored { metrics, .. } | Self::Stopped { metrics, .. } = &self {
+            let mut top1 = self.validation_top1().into_iter().chain(self.score());
+            if let Some(top1) = top1.find(|top1| !(0.0..=1.0).contains(top1)) {
+                return Err(EvaluatorError::new(format!("validation top-1 is {top1}, not in 0 to 1")));
             }
             if let Some((name, value)) = metrics.iter().find(|(_, value)| !value.is_finite()) {
                 return Err(EvaluatorError::new(format!("metric `{name}` is {value}")));
@@ -253,6 +275,11 @@ mod tests {
         for score in [f64::NAN, -0.1, 1.1, f64::INFINITY] {
             assert!(Outcome::scored(score).check().is_err(), "{score}");
         }
+        let stopped = |estimated_top1| {
+            let metrics = BTreeMap::new();
+            Outcome::Stopped { epochs: 1, validation_top1: 0.5, estimated_top1, metrics }.check().is_ok()
+        };
+        assert!(stopped(1.0) && !stopped(1.1));
         let metrics = BTreeMap::from([("loss".to_owned(), f64::NAN)]);
         let error = Outcome::Scored { validation_top1: 0.5, metrics }.check().unwrap_err();
         assert_eq!(error.to_string(), "metric `loss` is NaN");
@@ -260,7 +287,10 @@ mod tests {
 
     #[test]
     fn outcomes_read_back() {
-        for outcome in [Outcome::scored(1.0 / 3.0), Outcome::Diverged { step: 7 }] {
+        let stopped =
+            Outcome::Stopped { epochs: 2, validation_top1: 0.1, estimated_top1: 1.0 / 3.0, metrics: BTreeMap::new() };
+        assert_eq!((stopped.validation_top1(), stopped.score()), (Some(0.1), Some(1.0 / 3.0)));
+        for outcome in [Outcome::scored(1.0 / 3.0), Outcome::Diverged { step: 7 }, stopped] {
             let text = serde_json::to_string(&outcome).unwrap();
             assert_eq!(serde_json::from_str::<Outcome>(&text).unwrap(), outcome);
         }

@@ -4,7 +4,7 @@ use gram_ir::{Architecture, Cell, CellNodeId, Cost, LowerError, Macs, Params};
 use gram_meta::{Child, MetaGraph, MetaStage, StageEdges};
 
 use crate::surrogate::{Calibrated, CrossValidation, Expected, Features, KernelRidgeConfig, SurrogateError};
-use crate::{CellDomain, ChildRecord, Gate, Outcome, Record};
+use crate::{CellDomain, ChildRecord, Gate, Record};
 
 /// A child that a study has trained.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +15,7 @@ pub struct TrainedChild {
     pub architecture: Architecture,
     /// Exact costs.
     pub cost: Cost,
-    /// Validation top-1 of the one evaluation that it had; none if it diverged.
+    /// Validation top-1 of the one evaluation that it had, a guess if it was stopped ([`Outcome::score`](crate::Outcome::score)); none if it diverged.
     pub validation_top1: Option<f64>,
 }
 
@@ -40,7 +40,7 @@ fn trained_child(record: &ChildRecord, meta: &MetaGraph, gate: &Gate<'_>) -> Opt
     }
     let ChildRecord { child, macs, params, deployed_params, ref outcome, .. } = *record;
     let cost = Cost { macs: Macs(macs), params: Params(params), deployed_params: Params(deployed_params) };
-    Some(TrainedChild { child, architecture, cost, validation_top1: Outcome::validation_top1(outcome) })
+    Some(TrainedChild { child, architecture, cost, validation_top1: outcome.score() })
 }
 
 /// What validation top-1 an architecture would have, had the study trained it as a child.

@@ -46,7 +46,12 @@ pub enum KeepBy {
     /// Those with the highest top-1; of equals the one with fewer MACs, then fewer params, then the earlier one.
     #[default]
     Top1,
-    /// Those that no child of the round dominates in top-1, MACs and params, then the others; both in the order of [`KeepBy::Top1`]. Ours.
+    /// For several objectives: those that no child of the round dominates in top-1, MACs and params, then those that only these dominate, and so
+    /// on; each front in the order of [`KeepBy::Top1`]. Ours.
+    ///
+    /// # Source
+    /// Non-dominated sorting: Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, IEEE TEVC 2002, whose crowding distance
+    /// is left out: top-1 is what a study is after.
     Front,
 }
 
@@ -73,13 +78,29 @@ impl Standing {
     }
 }
 
-/// A child that went on at a milestone: its validation top-1 there, and what it is recorded with.
+/// A child that went on at a milestone: its validation top-1 there, and its score in the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WentOn {
     /// Validation top-1 at the milestone.
     pub there: f64,
-    /// Recorded validation top-1.
-    pub recorded: f64,
+    /// [`Outcome::score`].
+    pub score: f64,
+}
+
+/// Of each child the number of its front: 0 for those that no other dominates, 1 for those that only children of front 0 dominate, and so on.
+///
+/// # Complexity
+/// Cubic in the number of children, which are those of a round.
+fn fronts(standings: &[Standing]) -> Vec<usize> {
+    let mut fronts: Vec<Option<usize>> = vec![None; standings.len()];
+    for front in 0..standings.len() {
+        let is_left = |index: &usize| fronts[*index].is_none();
+        let left: Vec<usize> = (0..standings.len()).filter(is_left).collect();
+        let is_ahead = |&&index: &&usize| !left.iter().any(|&other| standings[other].dominates(&standings[index]));
+        let ahead: Vec<usize> = left.iter().filter(is_ahead).copied().collect();
+        ahead.into_iter().for_each(|index| fronts[index] = Some(front));
+    }
+    fronts.into_iter().map(|front| front.unwrap_or(0)).collect()
 }
 
 impl Halving {
@@ -108,11 +129,11 @@ impl Halving {
 
     /// Places of the children that go on, ascending: the share of them rounded up, at least one.
     pub fn kept(&self, standings: &[Standing]) -> Vec<usize> {
-        let is_behind = |standing: &Standing| match self.keep_by {
-            KeepBy::Top1 => false,
-            KeepBy::Front => standings.iter().any(|other| other.dominates(standing)),
+        let fronts = match self.keep_by {
+            KeepBy::Top1 => vec![0; standings.len()],
+            KeepBy::Front => fronts(standings),
         };
-        let mut places: Vec<(bool, usize)> = standings.iter().map(is_behind).zip(0..).collect();
+        let mut places: Vec<(usize, usize)> = fronts.into_iter().zip(0..).collect();
         places.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| standings[a.1].compare(&standings[b.1])));
         // A little less, for 0.07 · 100 is a little more than 7.
         let n_kept = (self.keep * standings.len() as f64 - 1e-9).ceil().max(1.0) as usize;
@@ -121,15 +142,17 @@ impl Halving {
         kept
     }
 
-    /// What a child that was stopped with `stopped_top1` is recorded with, beside those that went on from the same milestone and have a score:
-    /// its top-1 and their mean gain since, but below each of them that was not behind it at the milestone. Ours.
+    /// The score of a child that was stopped with `stopped_top1`, beside those that went on from the same milestone and have a score: its
+    /// top-1 and their mean gain since, but below each of them that was not behind it at the milestone. Ours.
     ///
-    /// So where the best ones by top-1 are kept, a child that was stopped never ranks above one that went on. Where costs are looked at, it may
-    /// rank above one that was kept for its costs.
+    /// Scores of few epochs and of many are thereby of one scale, which a surrogate over all rounds and the softmax of a lesson need: as it
+    /// was measured, a child that was stopped would seem worse by what all children gain by training on. Where the best ones by top-1 are
+    /// kept, it never ranks above one that went on. Where costs are looked at, it may rank above one that was kept for its costs alone:
+    /// strategies learn top-1, and were misled if the worse one had the higher score.
     pub fn estimate(stopped_top1: f64, went_on: &[WentOn]) -> f64 {
-        let gains: f64 = went_on.iter().map(|child| child.recorded - child.there).sum();
+        let gains: f64 = went_on.iter().map(|child| child.score - child.there).sum();
         let gain = if went_on.is_empty() { 0.0 } else { gains / went_on.len() as f64 };
-        let ahead = went_on.iter().filter(|child| child.there >= stopped_top1).map(|child| child.recorded);
+        let ahead = went_on.iter().filter(|child| child.there >= stopped_top1).map(|child| child.score);
         let most = ahead.reduce(f64::min).map_or(1.0, f64::next_down);
         (stopped_top1 + gain).min(most).clamp(0.0, 1.0)
     }
@@ -139,7 +162,7 @@ impl Halving {
 struct Milestone {
     epochs: usize,
     /// Place and outcome there of the children that were not diverged.
-    standings: Vec<(usize, Outcome)>,
+    standings: Standings,
     /// Places of those that went on.
     kept: Vec<usize>,
 }
@@ -179,6 +202,9 @@ pub(crate) fn evaluate_round(
     Ok(evaluations.map(|(outcome, duration)| Some(Evaluation { outcome: outcome?, duration })).collect())
 }
 
+/// Children by their place in the round, with what they have come to.
+type Standings = Vec<(usize, Outcome)>;
+
 /// A round under way.
 struct Round {
     /// What is recorded of each child, once it is known.
@@ -195,7 +221,7 @@ impl Round {
         until: &Until<'_>,
         executor: &dyn Executor,
         interrupt: &AtomicBool,
-    ) -> Result<Option<Vec<(usize, Outcome)>>, (usize, EvaluatorError)> {
+    ) -> Result<Option<Standings>, (usize, EvaluatorError)> {
         let going_on: Vec<Job> = places.iter().map(|&place| jobs[place].clone()).collect();
         let mut ended: Vec<Option<Evaluation>> = vec![None; going_on.len()];
         let mut failure = None;
@@ -219,7 +245,7 @@ impl Round {
             self.durations[place] += duration;
             match outcome {
                 Outcome::Scored { .. } => standings.push((place, outcome)),
-                Outcome::Diverged { .. } => self.outcomes[place] = Some(outcome),
+                Outcome::Stopped { .. } | Outcome::Diverged { .. } => self.outcomes[place] = Some(outcome),
             }
         }
         Ok(Some(standings))
@@ -229,26 +255,18 @@ impl Round {
     fn settle(&mut self, milestone: &Milestone) {
         let went_on = |(place, outcome): &(usize, Outcome)| {
             let is_kept = milestone.kept.contains(place);
-            let recorded = self.outcomes[*place].as_ref().filter(|_| is_kept)?.validation_top1()?;
-            Some(WentOn { there: outcome.validation_top1()?, recorded })
+            let score = self.outcomes[*place].as_ref().filter(|_| is_kept)?.score()?;
+            Some(WentOn { there: outcome.validation_top1()?, score })
         };
         let went_on: Vec<WentOn> = milestone.standings.iter().filter_map(went_on).collect();
         for (place, outcome) in milestone.standings.iter().filter(|(place, _)| !milestone.kept.contains(place)) {
-            let Outcome::Scored { validation_top1, metrics } = outcome else { continue };
-            let mut metrics = metrics.clone();
-            metrics.insert(EPOCHS.to_owned(), milestone.epochs as f64);
-            metrics.insert(STOPPED_TOP1.to_owned(), *validation_top1);
-            let validation_top1 = Halving::estimate(*validation_top1, &went_on);
-            self.outcomes[*place] = Some(Outcome::Scored { validation_top1, metrics });
+            let Outcome::Scored { validation_top1, metrics } = outcome.clone() else { continue };
+            let estimated_top1 = Halving::estimate(validation_top1, &went_on);
+            self.outcomes[*place] =
+                Some(Outcome::Stopped { epochs: milestone.epochs, validation_top1, estimated_top1, metrics });
         }
     }
 }
-
-/// Metric of a child that was stopped: the epochs that it was trained for.
-const EPOCHS: &str = "epochs";
-
-/// Metric of a child that was stopped: its validation top-1 there, as it was measured.
-const STOPPED_TOP1: &str = "stopped_top1";
 
 /// An evaluator up to a milestone.
 struct Until<'a> {
@@ -318,13 +336,16 @@ mod tests {
         assert_eq!(kept(0.2), [3]);
         assert_eq!(kept(0.4), [3, 4]);
         assert_eq!(kept(0.6), [2, 3, 4], "2 is on the front, 1 has the higher top-1");
-        assert_eq!(kept(0.8), [1, 2, 3, 4]);
+        assert_eq!(kept(0.8), [1, 2, 3, 4], "0 and 1 are on the second front");
+        // A chain of three: each front is one child.
+        let chain = [(0.3, 30, 30), (0.5, 10, 10), (0.4, 20, 20), (0.45, 25, 9)].map(standing);
+        assert_eq!(fronts(&chain), [2, 0, 1, 0]);
     }
 
     #[test]
     fn stopped_children_are_estimated_below_those_ahead_of_them() {
         let went_on = |pairs: &[(f64, f64)]| -> Vec<WentOn> {
-            pairs.iter().map(|&(there, recorded)| WentOn { there, recorded }).collect()
+            pairs.iter().map(|&(there, score)| WentOn { there, score }).collect()
         };
         // Gains of 0.25 and 0.125.
         let two = went_on(&[(0.5, 0.75), (0.5, 0.625)]);

@@ -40,9 +40,9 @@ pub struct StudyReport {
     pub n_cache_hits: usize,
     /// Evaluations that this run did itself, others being there from an earlier one.
     pub n_evaluated_now: usize,
-    /// Children with a score, best first: by validation top-1, then fewer MACs, then fewer params, then earlier.
+    /// Children with a score, best first: by [`Outcome::score`], then fewer MACs, then fewer params, then earlier.
     pub best: Vec<ChildSummary>,
-    /// Numbers of the children on the Pareto front of validation top-1, MACs and params, in the order of `best`.
+    /// Numbers of the children on the Pareto front of validation top-1, MACs and params; see [`pareto_front`].
     pub pareto: Vec<usize>,
     /// What was learnt, if the strategy keeps it in a meta-graph.
     pub meta_graph: Option<MetaGraph>,
@@ -59,12 +59,13 @@ impl StudyReport {
 pub(crate) fn ranked(children: &[ChildSummary]) -> Vec<ChildSummary> {
     let mut scored: Vec<ChildSummary> =
         children.iter().filter(|child| child.outcome.validation_top1().is_some()).cloned().collect();
-    scored.sort_by(by_rank);
+    scored.sort_by(|a, b| by(Outcome::score, a, b));
     scored
 }
 
-fn by_rank(a: &ChildSummary, b: &ChildSummary) -> Ordering {
-    let top1 = |child: &ChildSummary| child.outcome.validation_top1().unwrap_or(f64::NEG_INFINITY);
+/// The one with the higher top-1 first, `top1` says which; then the cheaper one, then the earlier one.
+fn by(top1: fn(&Outcome) -> Option<f64>, a: &ChildSummary, b: &ChildSummary) -> Ordering {
+    let top1 = |child: &ChildSummary| top1(&child.outcome).unwrap_or(f64::NEG_INFINITY);
     top1(b)
         .total_cmp(&top1(a))
         .then_with(|| (a.cost.macs, a.cost.params, a.child).cmp(&(b.cost.macs, b.cost.params, b.child)))
@@ -73,12 +74,16 @@ fn by_rank(a: &ChildSummary, b: &ChildSummary) -> Ordering {
 /// Numbers of the children that no other child dominates: none has at least their validation top-1 at no more MACs and params and is better
 /// in one of the three. Of equals in all three the earliest stands. Diverged children are never on the front. Best top-1 first.
 ///
+/// Top-1 as it was measured: a child that was stopped stands with what it had, for a front reports and guesses nothing.
+///
 /// # Complexity
 /// Number of children times size of the front.
 pub fn pareto_front(children: &[ChildSummary]) -> Vec<usize> {
     let mut front: Vec<ChildSummary> = Vec::new();
-    for child in ranked(children) {
-        // Ranked, so all before it have at least its top-1.
+    let mut measured = ranked(children);
+    measured.sort_by(|a, b| by(Outcome::validation_top1, a, b));
+    for child in measured {
+        // Sorted, so all before it have at least its top-1.
         let dominated =
             front.iter().any(|other| other.cost.macs <= child.cost.macs && other.cost.params <= child.cost.params);
         if !dominated {
@@ -95,7 +100,7 @@ pub fn pareto_front(children: &[ChildSummary]) -> Vec<usize> {
 pub fn pareto_json(report: &StudyReport) -> Result<String, serde_json::Error> {
     let child = |child: &ChildSummary| -> Result<Value, serde_json::Error> {
         let architecture: Value = serde_json::from_str(&child.architecture.to_json())?;
-        Ok(json!({
+        let mut entry = json!({
             "child": child.child,
             "key": child.key,
             "validation_top1": child.outcome.validation_top1(),
@@ -103,7 +108,11 @@ pub fn pareto_json(report: &StudyReport) -> Result<String, serde_json::Error> {
             "params": child.cost.params,
             "deployed_params": child.cost.deployed_params,
             "architecture": architecture,
-        }))
+        });
+        if let Outcome::Stopped { epochs, .. } = child.outcome {
+            entry["stopped_after_epochs"] = epochs.into();
+        }
+        Ok(entry)
     };
     let children = report.pareto_children().map(child).collect::<Result<Vec<_>, _>>()?;
     let file = json!({ "format_version": FORMAT_VERSION, "n_children": report.n_children, "children": children });
@@ -149,6 +158,34 @@ mod tests {
         let ranks: Vec<usize> = ranked(&children).iter().map(|child| child.child).collect();
         assert_eq!(ranks, [2, 1, 3, 4, 7, 5]);
         assert_eq!(pareto_front(&children), [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_stopped_child_is_ranked_by_its_estimate_and_reported_with_what_was_measured() {
+        let stopped = Outcome::Stopped {
+            epochs: 2,
+            validation_top1: 0.5,
+            estimated_top1: 0.8,
+            metrics: std::collections::BTreeMap::new(),
+        };
+        let cheap = ChildSummary { outcome: stopped, ..child(1, None, 10, 10) };
+        let children = [cheap.clone(), child(2, Some(0.7), 20, 20), child(3, Some(0.6), 10, 10)];
+        assert_eq!(ranked(&children).iter().map(|child| child.child).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(pareto_front(&children), [2, 3]);
+        let report = StudyReport {
+            stop: StopReason::BudgetSpent,
+            n_children: 1,
+            n_diverged: 0,
+            n_rounds: 1,
+            n_cache_hits: 0,
+            n_evaluated_now: 1,
+            pareto: pareto_front(std::slice::from_ref(&cheap)),
+            best: vec![cheap],
+            meta_graph: None,
+        };
+        let file: Value = serde_json::from_str(&pareto_json(&report).unwrap()).unwrap();
+        assert_eq!(file["children"][0]["validation_top1"], json!(0.5));
+        assert_eq!(file["children"][0]["stopped_after_epochs"], json!(2));
     }
 
     #[test]

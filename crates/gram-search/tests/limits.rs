@@ -668,7 +668,9 @@ impl gram_search::Evaluator for Guard {
     }
 
     fn evaluate(&self, job: &gram_search::Job) -> Result<gram_search::Outcome, gram_search::EvaluatorError> {
-        assert!(self.limits.allow(&job.network.cost()), "a child beyond the limits is evaluated");
+        let (macs, params) = slow_cost(&job.network);
+        let counted = Cost { macs: Macs(macs), params: Params(params), ..job.network.cost() };
+        assert!(self.limits.allow(&counted), "a child beyond the limits is evaluated");
         assert!(keeps(&self.limits, &job.network), "a child beyond the limit on peak bytes is evaluated");
         self.toy.evaluate(job)
     }

@@ -85,12 +85,20 @@ pub struct RoundRecord {
     pub n_repeats: usize,
     /// Children of the round that diverged.
     pub n_diverged: usize,
+    /// Children of the round that were not trained to the end; left out where none was.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub n_stopped: usize,
     /// Best score so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best_validation_top1: Option<f64>,
     /// What the strategy learnt; none where it does not learn, or waits for more children.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lesson: Option<Lesson>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// Why a study ended.

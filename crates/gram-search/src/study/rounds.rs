@@ -206,11 +206,13 @@ impl<'s, 'r> Rounds<'s, 'r> {
         let scores: Vec<Option<f64>> = graphs.iter().map(|graph| self.scores.get(graph).copied().flatten()).collect();
         let lesson = self.strategy.tell(&scores, self.run.pruned)?;
         let new = &self.children[before..];
+        let is_stopped = |child: &&ChildSummary| matches!(child.outcome, Outcome::Stopped { .. });
         let record = RoundRecord {
             round: self.n_rounds,
             n_new: new.len(),
             n_repeats: graphs.len() - new.len(),
             n_diverged: new.iter().filter(|child| child.outcome.validation_top1().is_none()).count(),
+            n_stopped: new.iter().filter(is_stopped).count(),
             best_validation_top1: self.best(),
             lesson,
         };
@@ -372,7 +374,7 @@ impl Batch {
                 deployed_params: cost.deployed_params.0,
                 outcome: outcome.clone(),
             }))?;
-            rounds.scores.insert(item.candidate.graph.clone(), outcome.validation_top1());
+            rounds.scores.insert(item.candidate.graph.clone(), outcome.score());
             rounds.children.push(ChildSummary {
                 child: item.child,
                 round: rounds.n_rounds,

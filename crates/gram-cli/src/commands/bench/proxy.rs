@@ -67,7 +67,7 @@ pub(crate) fn run(args: &ProxyBenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// Children of a study with a score; one that diverged counts as 0.
+/// Children of a study with a score, a guess for those that were stopped; one that diverged counts as 0.
 fn read(study: &Path) -> Result<Trained> {
     let journal = study.join("journal.jsonl");
     if !journal.is_file() {
@@ -78,7 +78,7 @@ fn read(study: &Path) -> Result<Trained> {
     }
     let records = read_journal(&journal).or_fail(Kind::Data)?;
     let scores = records.into_iter().filter_map(|record| match record {
-        Record::Child(child) => Some((child.graph, child.outcome.validation_top1().unwrap_or(0.0))),
+        Record::Child(child) => Some((child.graph, child.outcome.score().unwrap_or(0.0))),
         _ => None,
     });
     Ok(Trained { scores: scores.collect(), seconds: seconds(&study.join("timings.jsonl"))? })
