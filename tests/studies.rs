@@ -394,6 +394,70 @@ fn children_that_are_behind_are_stopped() {
     assert!(stderr.contains("another configuration"), "{stderr}");
 }
 
+/// Children start from weights of earlier ones, also where others of their round stop them; neither jobs nor a kill change a byte, and weights
+/// that are gone are missed by name.
+#[test]
+fn children_start_from_the_weights_of_earlier_ones() {
+    const HEIRS: [&str; 6] = [
+        "--set",
+        "proxy.train.epochs=3",
+        "--set",
+        "proxy.halving={epochs=[1],keep=0.5}",
+        "--set",
+        "proxy.inherit=true",
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, _) = study_in(&folder, "one-job", &[&HEIRS, &["--jobs", "1"][..]].concat());
+    let (two, _) = study_in(&folder, "two-jobs", &[&HEIRS, &["--jobs", "2", "--threads", "1"][..]].concat());
+    assert_eq!(journal(&dir), journal(&two));
+    let kept = |dir: &Path| dir.join("ckpt/weights");
+    assert!(!kept(&dir).exists() && !dir.join("ckpt/halving").exists(), "nothing is left behind");
+    let records = read_journal(&dir.join("journal.jsonl")).unwrap();
+    let children: Vec<_> =
+        records.iter().filter_map(|r| if let Record::Child(c) = r { Some(c) } else { None }).collect();
+    for child in &children {
+        let source = child.source.map(|source| children[source - 1]);
+        assert_eq!(source.is_some(), child.round > 0);
+        assert!(source.is_none_or(|source| matches!(source.outcome, Outcome::Scored { .. })));
+    }
+
+    // Killed in the second round, with the weights of the first one.
+    let killed = folder.path().join("killed");
+    let arguments = [small(&killed, "3").as_slice(), &HEIRS, &["--jobs", "1"]].concat();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_gram-for-tests")).args(&arguments).spawn().unwrap();
+    let n_files = |path: &Path| fs::read_dir(path).map_or(0, Iterator::count);
+    while n_files(&killed.join("results")) < 4 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_ne!(journal(&dir), journal(&killed));
+    // Damaged or missing weights are no other start.
+    let files: Vec<_> = fs::read_dir(kept(&killed)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let whole: Vec<_> = files.iter().map(|file| fs::read(file).unwrap()).collect();
+    for file in &files {
+        fs::write(file, "half").unwrap();
+    }
+    assert!(refused(&arguments, 4).contains("starts from the weights of child"));
+    for file in &files {
+        fs::remove_file(file).unwrap();
+    }
+    let stderr = refused(&arguments, 4);
+    assert!(stderr.contains("starts from the weights of child") && stderr.contains(text(&killed)), "{stderr}");
+    for (file, bytes) in files.iter().zip(whole) {
+        fs::write(file, bytes).unwrap();
+    }
+    run(&arguments);
+    assert_eq!(journal(&dir), journal(&killed));
+    assert!(!kept(&killed).exists());
+    // A finished study needs none of them.
+    run(&arguments);
+
+    // From random weights it is another study.
+    let stderr = refused(&[arguments.as_slice(), &["--set", "proxy.inherit=false"]].concat(), 2);
+    assert!(stderr.contains("another configuration"), "{stderr}");
+}
+
 /// Peak bytes are a hard limit of searches and of pruning; what is left behind is scheduled.
 #[test]
 fn peak_bytes_are_limited() {

@@ -6,7 +6,7 @@ use std::fmt;
 use gram_ir::{Architecture, CanonicalKey, Network};
 use serde::{Deserialize, Serialize};
 
-use crate::Halving;
+use crate::{Halving, Source};
 
 /// Scores children: trains them, or looks them up.
 ///
@@ -49,6 +49,14 @@ pub trait Evaluator: Sync {
         self.evaluate(job)
     }
 
+    /// Whether children start from the weights of trained ones; false, the default: all start from random weights.
+    ///
+    /// Jobs then name a [`Job::source`], and the evaluator keeps the weights of children that it trained to the end for as long as the study
+    /// searches. Part of [`Evaluator::identity`].
+    fn inherits(&self) -> bool {
+        false
+    }
+
     /// What [`Evaluator::evaluate_until`] keeps to go on from is not needed any more; nothing may be there.
     fn forget(&self, key: EvalKey) {
         let _ = key;
@@ -68,6 +76,8 @@ pub struct Job {
     pub key: EvalKey,
     /// All randomness of the evaluation comes from here; below 2^53.
     pub seed: u64,
+    /// The child whose weights it starts from; none: random ones. Only for an evaluator that [inherits](Evaluator::inherits).
+    pub source: Option<Source>,
 }
 
 /// Identity of an evaluation: blake3 of the canonical graph, the evaluator's identity and the child's seed; 64 hexadecimal digits.
@@ -84,6 +94,13 @@ impl EvalKey {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
         hasher.update(&seed.to_le_bytes());
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// The key of the same evaluation from the weights that another one has left.
+    pub fn inheriting(self, source: Self) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"gram evaluation from weights v1\0").update(&self.0).update(&source.0);
         Self(*hasher.finalize().as_bytes())
     }
 
@@ -262,6 +279,7 @@ mod tests {
         assert_ne!(key, EvalKey::new(&graph, "a", 2));
         let other = EvalKey::new(&graph, "a", 2);
         let among = key.among(&[key, other]);
+        assert!(key.inheriting(other) != other.inheriting(key) && key.inheriting(other) != among);
         assert!(among != key && among != other.among(&[key, other]) && among != key.among(&[key]));
         let text = key.to_string();
         assert_eq!(text.len(), 64);

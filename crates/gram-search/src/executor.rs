@@ -206,6 +206,7 @@ mod tests {
             network: network.clone(),
             key: EvalKey::new(&graph, "test", child as u64),
             seed: child as u64,
+            source: None,
         };
         (1..=n).map(job).collect()
     }

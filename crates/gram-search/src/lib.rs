@@ -79,6 +79,7 @@ mod expected;
 mod files;
 mod gate;
 mod halving;
+mod inherit;
 mod kendall;
 mod latency;
 mod observer;
@@ -100,6 +101,7 @@ pub use expected::{ExpectedAccuracy, ExpectedError, TrainedChild, trained_childr
 pub use files::FileError;
 pub use gate::{Candidate, EdgeList, Gate, Refusal};
 pub use halving::{Halving, KeepBy, Standing, WentOn};
+pub use inherit::Source;
 pub use kendall::kendall_tau;
 pub use latency::{LatencyConfig, LatencyLimit, LatencyModel};
 pub use observer::{Observer, Progress};

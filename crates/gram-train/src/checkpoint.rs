@@ -34,6 +34,9 @@ pub(crate) struct Identity {
     /// The configuration's JSON form.
     pub(crate) config: serde_json::Value,
     pub(crate) seed: u64,
+    /// [`weights_digest`](crate::weights_digest) of what it started from; none: of random weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) initial: Option<String>,
     /// [`numerics`](crate::numerics) of the program that wrote it.
     pub(crate) numerics: String,
     /// [`Teacher::digest`](crate::Teacher::digest) of the teacher; files without one do not name it.
@@ -50,6 +53,7 @@ impl Identity {
             (self.config == other.config, "another configuration"),
             (self.seed == other.seed, "another seed"),
             (self.teacher == other.teacher, "another teacher"),
+            (self.initial == other.initial, "other initial weights"),
             (self.numerics == other.numerics, "another version of the program or another instruction set"),
         ];
         parts.into_iter().find(|(same, _)| !same).map(|(_, part)| part)
@@ -280,7 +284,8 @@ mod tests {
 
     fn identity() -> Identity {
         let config = serde_json::json!({"epochs": 2});
-        Identity { network: "n".into(), data: "d".into(), config, seed: u64::MAX, numerics: "x".into(), teacher: None }
+        let (network, data, numerics) = ("n".into(), "d".into(), "x".into());
+        Identity { network, data, config, seed: u64::MAX, initial: None, numerics, teacher: None }
     }
 
     fn checkpoint() -> Checkpoint {
@@ -336,6 +341,7 @@ mod tests {
         assert!(refused(&model, &identity()).starts_with("is a safetensors file, but"));
         for (identity, part) in [
             (Identity { seed: 1, ..identity() }, "another seed"),
+            (Identity { initial: Some("w".into()), ..identity() }, "other initial weights"),
             (
                 Identity { numerics: "y".into(), ..identity() },
                 "another version of the program or another instruction set",

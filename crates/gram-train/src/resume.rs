@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::path::Path;
 
 use gram_data::ImageSet;
-use gram_ir::{Network, TensorSpec};
+use gram_ir::{Network, TensorSpec, Weights};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointProblem, Identity};
 use crate::engine::Layout;
 use crate::train::Run;
-use crate::{TrainConfig, TrainData, TrainError, numerics};
+use crate::{TrainConfig, TrainData, TrainError, numerics, weights_digest};
 
 /// Where a training keeps its checkpoints.
 pub(crate) struct Checkpoints<'p> {
@@ -17,9 +17,14 @@ pub(crate) struct Checkpoints<'p> {
     identity: Identity,
 }
 
-/// Puts `run` into the state of the checkpoint at `path`, if there is one.
-pub(crate) fn open<'p>(run: &mut Run<'_>, path: &'p Path) -> Result<Checkpoints<'p>, TrainError> {
-    let identity = identity(run.network, run.data, run.config, run.seed)?;
+/// Puts `run`, which started from `initial`, into the state of the checkpoint at `path`, if there is one.
+pub(crate) fn open<'p>(
+    run: &mut Run<'_>,
+    path: &'p Path,
+    initial: Option<&Weights>,
+) -> Result<Checkpoints<'p>, TrainError> {
+    let identity =
+        Identity { initial: initial.map(weights_digest), ..identity(run.network, run.data, run.config, run.seed)? };
     if let Some(checkpoint) = Checkpoint::load(path, &identity)? {
         restore(run, checkpoint, path)?;
     }
@@ -101,7 +106,7 @@ fn restore(run: &mut Run<'_>, mut checkpoint: Checkpoint, path: &Path) -> Result
     Ok(checkpoint.finish().map_err(at)?)
 }
 
-/// What a checkpoint is of: a training on the CPU.
+/// What a checkpoint is of: a training on the CPU, from random weights.
 pub(crate) fn identity(
     network: &Network,
     data: &TrainData<'_>,
@@ -111,7 +116,7 @@ pub(crate) fn identity(
     let config = serde_json::to_value(config).map_err(|error| candle_core::Error::msg(error.to_string()))?;
     let network = blake3::hash(network.to_json("network").as_bytes()).to_string();
     let teacher = data.teacher.map(|teacher| teacher.digest());
-    Ok(Identity { network, data: data_digest(data), config, seed, numerics: numerics(), teacher })
+    Ok(Identity { network, data: data_digest(data), config, seed, initial: None, numerics: numerics(), teacher })
 }
 
 /// blake3 of all images of a training and their normalisation.

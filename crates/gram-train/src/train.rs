@@ -54,7 +54,7 @@ pub enum Control {
     Stop,
 }
 
-/// How a training is run; nothing here changes the weights that come out.
+/// How a training is run; nothing here but [`initial`](Self::initial) changes the weights that come out.
 pub struct TrainOptions<'a> {
     /// Worker threads; none: as many as the present rayon pool has.
     pub n_threads: Option<usize>,
@@ -69,12 +69,23 @@ pub struct TrainOptions<'a> {
     /// The training ends with [`Outcome::Paused`] behind so many epochs, where validation top-1 is taken; none: it goes on to the end. With a
     /// checkpoint of as many epochs or more nothing is trained.
     pub pause_after: Option<usize>,
+    /// Tensors to start from instead of random ones, running statistics among them, where name and shape are those of the network's; others are
+    /// not looked at. A checkpoint goes on only with the same.
+    pub initial: Option<&'a Weights>,
 }
 
 impl<'a> TrainOptions<'a> {
-    /// All threads, no checkpoint, validation behind every epoch, to the end.
+    /// All threads, no checkpoint, validation behind every epoch, from random weights to the end.
     pub fn new(observer: &'a mut (dyn FnMut(&EpochReport) -> Control + Send)) -> Self {
-        Self { n_threads: None, observer, interrupt: None, checkpoint: None, evaluate_every: 1, pause_after: None }
+        Self {
+            n_threads: None,
+            observer,
+            interrupt: None,
+            checkpoint: None,
+            evaluate_every: 1,
+            pause_after: None,
+            initial: None,
+        }
     }
 }
 
@@ -111,7 +122,7 @@ pub struct Trained {
     pub history: Vec<EpochReport>,
 }
 
-/// Trains `network` from random weights.
+/// Trains `network` from random weights, or from those of [`TrainOptions::initial`].
 ///
 /// Initial weights, the order of images, their augmentation and their mixtures come from streams of their own of `seed`. Weights are the same bits for
 /// any number of threads, with or without interruptions.
@@ -151,7 +162,10 @@ pub fn train(
     }
     check_teacher(data, config)?;
     let max_batch = config.batch_size.min(data.train.len()).max(1);
-    let trainer = Trainer::new(network, config, seed, options.n_threads, max_batch)?;
+    let mut trainer = Trainer::new(network, config, seed, options.n_threads, max_batch)?;
+    if let Some(initial) = options.initial {
+        trainer.inherit(initial);
+    }
     let pool = trainer.pool();
     pool.install(|| Run::start(network, data, config, seed, trainer)?.all(options))
 }
@@ -205,8 +219,8 @@ impl<'a> Run<'a> {
     }
 
     fn all(mut self, options: TrainOptions<'_>) -> Result<Outcome, TrainError> {
-        let TrainOptions { observer, interrupt, checkpoint, evaluate_every, pause_after, .. } = options;
-        let checkpoint = checkpoint.map(|path| resume::open(&mut self, path)).transpose()?;
+        let TrainOptions { observer, interrupt, checkpoint, evaluate_every, pause_after, initial, .. } = options;
+        let checkpoint = checkpoint.map(|path| resume::open(&mut self, path, initial)).transpose()?;
         let (data, config, seed) = (self.data, self.config, self.seed);
         let n_epochs = pause_after.map_or(config.epochs, |pause| pause.min(config.epochs));
         let left = self.history.len() as u64..n_epochs as u64;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gram_ir::{Network, TensorRole, Weights};
+use gram_ir::{Network, Tensor, TensorRole, TensorSpec, Weights};
 use gram_kernels::IsaKind;
 use rayon::ThreadPool;
 
@@ -113,6 +113,23 @@ impl Trainer {
         })
     }
 
+    /// Starts from those tensors of `initial` that have name and shape of the network's, running statistics among them; gives their number.
+    ///
+    /// For before the first step: the moving average starts anew, the optimiser's memories stay.
+    pub fn inherit(&mut self, initial: &Weights) -> usize {
+        let Layout { specs, ranges, .. } = self.engine.layout().clone();
+        let mut n_inherited = 0;
+        for (spec, range) in specs.iter().zip(ranges) {
+            let Some(tensor) = inherited(spec, initial) else { continue };
+            self.engine.values_mut()[range].copy_from_slice(&tensor.to_f32());
+            n_inherited += 1;
+        }
+        if let Some(ema) = &mut self.ema {
+            ema.values.copy_from_slice(self.engine.values());
+        }
+        n_inherited
+    }
+
     /// One step: forward, backward, clipping, optimiser, moving average.
     ///
     /// If the loss is not finite, the optimiser and the moving average are not asked: training on makes no sense.
@@ -191,6 +208,11 @@ impl Trainer {
 /// Trainings with the same numerics, inputs and seed give the same bits.
 pub fn numerics() -> String {
     format!("{NUMERICS}, {}", IsaKind::best().name())
+}
+
+/// The tensor of `initial` that a tensor of a network starts from.
+pub(crate) fn inherited<'w>(spec: &TensorSpec, initial: &'w Weights) -> Option<&'w Tensor> {
+    initial.get(&spec.name).ok().filter(|tensor| tensor.shape() == spec.shape)
 }
 
 /// The tensors that are trained.

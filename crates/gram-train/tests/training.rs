@@ -131,6 +131,7 @@ impl Case {
             checkpoint: with.checkpoint,
             evaluate_every: with.evaluate_every,
             pause_after: with.pause_after,
+            initial: None,
         };
         train(&network(), &data, &self.config, self.seed, options)
     }

@@ -111,9 +111,8 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
         .map_err(preflight_failure)?;
     require_memory(&memory, &study, &config)?;
     latency.as_ref().map_or(Ok(()), |latency| require_operators(latency, &study))?;
-    let waiting = args.output.join("ckpt").join("halving");
-    let proxy =
-        |proxy: &ProxyConfig| ProxyEvaluator::new(&images, (proxy, &config.data), waiting.clone(), &device, flag);
+    let ckpt = args.output.join("ckpt");
+    let proxy = |proxy: &ProxyConfig| ProxyEvaluator::new(&images, (proxy, &config.data), &ckpt, &device, flag);
     let evaluator = proxy(&config.proxy)?;
     let executor = SharedCores::new(&evaluator, shares.clone(), memory.left());
     let dearer = config.rungs.iter().map(|rung| proxy(&rung.proxy(&config.proxy))).collect::<Result<Vec<_>>>()?;
@@ -128,8 +127,7 @@ pub(crate) fn run(args: SearchArgs) -> Result<()> {
     // The study stays open, and locked, until all is done.
     let searched =
         search(&args.output, study, &config, (warm.as_ref(), latency.as_ref()), &evaluator, &executor, flag)?;
-    // What a kill in the middle of writing has left; it would only cost space.
-    let _ = std::fs::remove_dir_all(&waiting);
+    evaluator.close();
     let finish = Finish {
         dir: &args.output,
         config: &config,

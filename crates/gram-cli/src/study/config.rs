@@ -205,6 +205,9 @@ pub(crate) struct ProxyConfig {
     /// Children that are behind the others of their round are not trained to the end; none: all are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) halving: Option<Halving>,
+    /// A child starts from the weights of the child of earlier rounds that shares most tensors with it, not from random ones. Off by default.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) inherit: bool,
 }
 
 /// One step of successive halving behind the search (Jamieson and Talwalkar, arXiv:1502.07943): the best networks so far, each trained anew with
@@ -228,7 +231,7 @@ impl RungConfig {
         let Self { images_per_class, validation_images_per_class, epochs, .. } = *self;
         let warmup_epochs = search.train.warmup_epochs.min(epochs);
         let train = TrainConfig { epochs, warmup_epochs, ..search.train.clone() };
-        ProxyConfig { images_per_class, validation_images_per_class, train, halving: None }
+        ProxyConfig { images_per_class, validation_images_per_class, train, halving: None, inherit: false }
     }
 }
 
@@ -278,6 +281,7 @@ struct ProxyFile {
     validation_images_per_class: Option<usize>,
     train: Option<TrainConfig>,
     halving: Option<Halving>,
+    inherit: Option<bool>,
 }
 
 /// A space as a study file has it: a name or the whole.

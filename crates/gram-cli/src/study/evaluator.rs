@@ -12,6 +12,7 @@ use gram_train::{Control, Device, EpochReport, TrainConfig, TrainData, TrainOpti
 use crate::failure::{Kind, OrFail, Result};
 use crate::study::config::{DataConfig, ProxyConfig};
 use crate::study::images::{Images, Prepared};
+use crate::study::inherit::KeptWeights;
 
 /// The proxy task.
 pub(crate) struct ProxyEvaluator<'a> {
@@ -21,6 +22,7 @@ pub(crate) struct ProxyEvaluator<'a> {
     halving: Option<Halving>,
     /// Where children wait for the others of their round.
     checkpoints: PathBuf,
+    weights: KeptWeights,
     device: &'a Device,
     n_threads: AtomicUsize,
     interrupt: &'a AtomicBool,
@@ -35,12 +37,12 @@ struct ProxySet<'a> {
 }
 
 impl<'a> ProxyEvaluator<'a> {
-    /// Draws the proxy subsets. Each child trains on one thread, unless [`set_threads`](Self::set_threads) says otherwise. Children that wait for
-    /// others are kept in the folder `checkpoints`, which need not exist.
+    /// Draws the proxy subsets. Each child trains on one thread, unless [`set_threads`](Self::set_threads) says otherwise. What a search
+    /// needs of children that it trained is kept in the folder `ckpt`, which need not exist.
     pub(crate) fn new(
         images: &'a Images,
         (proxy, data): (&ProxyConfig, &DataConfig),
-        checkpoints: PathBuf,
+        ckpt: &Path,
         device: &'a Device,
         interrupt: &'a AtomicBool,
     ) -> Result<Self> {
@@ -62,7 +64,8 @@ impl<'a> ProxyEvaluator<'a> {
             sets: images.for_children().map(set).collect(),
             config: proxy.train.clone(),
             halving: proxy.halving.clone(),
-            checkpoints,
+            checkpoints: ckpt.join("halving"),
+            weights: KeptWeights::new(ckpt.join("weights"), proxy.inherit),
             device,
             n_threads: AtomicUsize::new(1),
             interrupt,
@@ -73,6 +76,13 @@ impl<'a> ProxyEvaluator<'a> {
     /// Trains children that start from now on on so many threads each; it changes nothing but time.
     pub(crate) fn set_threads(&self, n_threads: NonZeroUsize) {
         self.n_threads.store(n_threads.get(), Ordering::Relaxed);
+    }
+
+    /// The search is over: removes what was kept of its children, and what a kill in the middle of writing has left.
+    pub(crate) fn close(&self) {
+        // A leftover would only cost space.
+        let _ = std::fs::remove_dir_all(&self.checkpoints);
+        self.weights.close();
     }
 
     /// Bytes of training a child on so many threads.
@@ -112,6 +122,7 @@ impl<'a> ProxyEvaluator<'a> {
             normalisation: set.normalisation,
             teacher: None,
         };
+        let initial = job.source.map(|source| self.weights.read(source)).transpose()?;
         let mut observer = |_: &_| Control::Continue;
         let options = TrainOptions {
             n_threads: Some(self.n_threads.load(Ordering::Relaxed)),
@@ -119,11 +130,15 @@ impl<'a> ProxyEvaluator<'a> {
             checkpoint,
             evaluate_every: 0,
             pause_after,
+            initial: initial.as_ref(),
             ..TrainOptions::new(&mut observer)
         };
         let outcome = gram_train::train_on(self.device, &job.network, &data, &self.config, job.seed, options);
         match outcome.map_err(|error| EvaluatorError::with_source(error.to_string(), error))? {
-            gram_train::Outcome::Trained(trained) => score(trained.history.last()),
+            gram_train::Outcome::Trained(trained) => {
+                self.weights.save(job.key, &trained.weights)?;
+                score(trained.history.last())
+            }
             gram_train::Outcome::Paused { history } => {
                 score(pause_after.and_then(|epochs| history.get(epochs.checked_sub(1)?)))
             }
@@ -149,6 +164,10 @@ impl Evaluator for ProxyEvaluator<'_> {
 
     fn halving(&self) -> Option<&Halving> {
         self.halving.as_ref()
+    }
+
+    fn inherits(&self) -> bool {
+        self.weights.is_on()
     }
 
     fn evaluate_until(&self, job: &Job, epochs: Option<usize>) -> std::result::Result<Outcome, EvaluatorError> {

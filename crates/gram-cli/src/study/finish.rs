@@ -270,7 +270,7 @@ impl Finish<'_> {
             };
             let network = architecture.lower().or_fail(Kind::Internal)?;
             let seed = self.fresh_seed(&architecture);
-            jobs.push(Job { child: i + 1, architecture, network, key: finalist.key, seed });
+            jobs.push(Job { child: i + 1, architecture, network, key: finalist.key, seed, source: None });
         }
         let mut failure = None;
         rung.executor.run(&jobs, rung.evaluator, self.flag, &mut |i, ended| match ended {

@@ -220,6 +220,7 @@ pub(crate) fn defaults(shape: Shape) -> StudyConfig {
             validation_images_per_class: 50,
             train: TrainConfig { epochs: 6, ..training(shape) },
             halving: None,
+            inherit: false,
         },
         rungs: Vec::new(),
         final_training: TrainConfig { epochs: 40, ema_decay: Some(0.99), ..training(shape) },

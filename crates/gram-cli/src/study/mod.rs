@@ -4,6 +4,7 @@ pub(crate) mod config;
 pub(crate) mod evaluator;
 pub(crate) mod finish;
 pub(crate) mod images;
+pub(crate) mod inherit;
 pub(crate) mod jobs;
 pub(crate) mod latency;
 pub(crate) mod load;

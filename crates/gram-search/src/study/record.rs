@@ -58,6 +58,9 @@ pub struct ChildRecord {
     pub graph: String,
     /// Seed of the evaluation.
     pub seed: u64,
+    /// Number of the child whose weights it started from; left out where it started from random ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<usize>,
     /// Edges of each stage in the meta-graph's numbering, from live nodes only.
     pub edges: Vec<EdgeList>,
     /// What it chose besides its cells; left out where the space leaves nothing open.

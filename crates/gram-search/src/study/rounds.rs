@@ -13,10 +13,11 @@ use gram_ir::CanonicalKey;
 use super::{ChildRecord, Record, RoundRecord, Run, StopReason, Study, StudyError};
 use crate::files::{AtPath, write_atomic};
 use crate::halving::evaluate_round;
+use crate::inherit::Sources;
 use crate::report::{pareto_front, pareto_json, ranked};
 use crate::{
     AskError, Candidate, ChildSummary, Context, EvalKey, Evaluation, EvaluatorError, Gate, Halving, Job, Outcome,
-    Progress, Proposal, Strategy, StudyReport, child_seed, preflight,
+    Progress, Proposal, Source, Strategy, StudyReport, child_seed, preflight,
 };
 
 /// A study while it runs.
@@ -28,6 +29,8 @@ pub(super) struct Rounds<'s, 'r> {
     children: Vec<ChildSummary>,
     /// Score of every graph in `children`.
     scores: BTreeMap<CanonicalKey, Option<f64>>,
+    /// Whose weights others may start from.
+    sources: Sources,
     n_rounds: usize,
     n_cache_hits: usize,
     n_evaluated_now: usize,
@@ -47,6 +50,7 @@ impl<'s, 'r> Rounds<'s, 'r> {
             run,
             children: Vec::new(),
             scores: BTreeMap::new(),
+            sources: Sources::default(),
             n_rounds: 0,
             n_cache_hits: 0,
             n_evaluated_now: 0,
@@ -289,6 +293,7 @@ struct Item {
     child: usize,
     key: EvalKey,
     seed: u64,
+    source: Option<Source>,
     outcome: Option<Outcome>,
 }
 
@@ -300,19 +305,23 @@ impl Batch {
         let mut batch = Self { items: Vec::new(), n_written: 0, n_done: first - 1, best: rounds.best() };
         let study = &*rounds.study;
         let together = rounds.run.evaluator.halving().is_some();
+        let inherits = rounds.run.evaluator.inherits();
         let alone = |candidate: &Candidate| {
             let seed = child_seed(study.config.seed, &candidate.graph);
-            (EvalKey::new(&candidate.graph, &study.identity, seed), seed)
+            let key = EvalKey::new(&candidate.graph, &study.identity, seed);
+            // Nothing of this round is among the sources yet.
+            let source = if inherits { rounds.sources.nearest(&candidate.network) } else { None };
+            (source.map_or(key, |source| key.inheriting(source.key)), seed, source)
         };
-        let alone: Vec<(EvalKey, u64)> = new.iter().map(alone).collect();
-        let keys: Vec<EvalKey> = alone.iter().map(|(key, _)| *key).collect();
-        for (index, (candidate, (alone, seed))) in new.into_iter().zip(alone).enumerate() {
+        let alone: Vec<(EvalKey, u64, Option<Source>)> = new.iter().map(alone).collect();
+        let keys: Vec<EvalKey> = alone.iter().map(|(key, ..)| *key).collect();
+        for (index, (candidate, (alone, seed, source))) in new.into_iter().zip(alone).enumerate() {
             let key = if together { alone.among(&keys) } else { alone };
             let outcome = match study.known.get(&key) {
                 Some(outcome) => Some(study.results.settle(key, outcome)?),
                 None => study.results.get(key)?,
             };
-            batch.items.push(Item { candidate, child: first + index, key, seed, outcome });
+            batch.items.push(Item { candidate, child: first + index, key, seed, source, outcome });
         }
         if together && batch.items.iter().any(|item| item.outcome.is_none()) {
             batch.items.iter_mut().for_each(|item| item.outcome = None);
@@ -335,6 +344,7 @@ impl Batch {
             network: item.candidate.network.clone(),
             key: item.key,
             seed: item.seed,
+            source: item.source,
         };
         missing.map(|(place, item)| (job(item), place)).unzip()
     }
@@ -367,6 +377,7 @@ impl Batch {
                 key: item.key,
                 graph: blake3::hash(item.candidate.graph.as_bytes()).to_hex().to_string(),
                 seed: item.seed,
+                source: item.source.map(|source| source.child),
                 edges: item.candidate.edges(),
                 layout: item.candidate.blueprint.layout.clone(),
                 macs: cost.macs.0,
@@ -374,6 +385,10 @@ impl Batch {
                 deployed_params: cost.deployed_params.0,
                 outcome: outcome.clone(),
             }))?;
+            if rounds.run.evaluator.inherits() && matches!(outcome, Outcome::Scored { .. }) {
+                let source = Source { child: item.child, key: item.key };
+                rounds.sources.add(source, &item.candidate.network);
+            }
             rounds.scores.insert(item.candidate.graph.clone(), outcome.score());
             rounds.children.push(ChildSummary {
                 child: item.child,

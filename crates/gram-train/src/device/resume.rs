@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use gram_ir::Weights;
 
 use super::numerics_of_operators;
 use super::store::{Part, Store};
 use super::train::DeviceRun;
-use crate::TrainError;
 use crate::checkpoint::{Checkpoint, CheckpointProblem, Identity};
 use crate::resume::identity;
+use crate::{TrainError, weights_digest};
 
 /// Where a training keeps its checkpoints.
 pub(super) struct Checkpoints<'p> {
@@ -19,9 +20,14 @@ pub(super) struct Checkpoints<'p> {
 }
 
 /// Puts `run` into the state of the checkpoint at `path`, if there is one.
-pub(super) fn open<'p>(run: &mut DeviceRun<'_>, path: &'p Path) -> Result<Checkpoints<'p>, TrainError> {
+pub(super) fn open<'p>(
+    run: &mut DeviceRun<'_>,
+    path: &'p Path,
+    initial: Option<&Weights>,
+) -> Result<Checkpoints<'p>, TrainError> {
     let numerics = numerics_of_operators(run.trainer.model.device().location());
-    let identity = Identity { numerics, ..identity(run.network, run.data, run.config, run.seed)? };
+    let initial = initial.map(weights_digest);
+    let identity = Identity { numerics, initial, ..identity(run.network, run.data, run.config, run.seed)? };
     if let Some(checkpoint) = Checkpoint::load(path, &identity)? {
         restore(run, checkpoint, path)?;
     }

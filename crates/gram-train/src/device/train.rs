@@ -60,7 +60,7 @@ pub fn train_on_device(
         check_set(network, validation, "validation")?;
     }
     check_teacher(data, config)?;
-    let mut trainer = DeviceTrainer::new(network, config, seed, device)?;
+    let mut trainer = DeviceTrainer::new(network, config, seed, device, options.initial)?;
     if let Some((teacher, distillation)) = data.teacher.zip(config.distillation) {
         trainer.teacher = Some(DeviceTeacher::new(&teacher, network, data.normalisation, (distillation, device))?);
     }
@@ -89,8 +89,8 @@ enum Epoch {
 
 impl DeviceRun<'_> {
     fn all(mut self, options: TrainOptions<'_>) -> Result<Outcome, TrainError> {
-        let TrainOptions { observer, interrupt, checkpoint, evaluate_every, pause_after, .. } = options;
-        let checkpoint = checkpoint.map(|path| resume::open(&mut self, path)).transpose()?;
+        let TrainOptions { observer, interrupt, checkpoint, evaluate_every, pause_after, initial, .. } = options;
+        let checkpoint = checkpoint.map(|path| resume::open(&mut self, path, initial)).transpose()?;
         let (data, config, seed) = (self.data, self.config, self.seed);
         let n_epochs = pause_after.map_or(config.epochs, |pause| pause.min(config.epochs));
         let left = self.history.len() as u64..n_epochs as u64;

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use gram_data::{Batches, ImageSet, Normalisation};
-use gram_ir::{Network, Shape};
+use gram_ir::{Network, Shape, Weights};
 
 use super::model::{DeviceModel, Launched, loss};
 use super::optim::{Ema, OptimizerState, clip};
@@ -12,6 +12,7 @@ use crate::batches::TrainBatch;
 use crate::evaluate::count_within;
 use crate::ops::values;
 use crate::seeds::{Purpose, derived_seed};
+use crate::trainer::inherited;
 use crate::{Model, Targets, Taught, TrainConfig, TrainError};
 
 /// A network in training: its tensors, optimiser and moving average.
@@ -48,9 +49,19 @@ pub(super) struct BatchReport {
 
 impl DeviceTrainer {
     /// `network` with the weights that [`train`](crate::train) starts from.
-    pub(super) fn new(network: &Network, config: &TrainConfig, seed: u64, device: &Device) -> Result<Self, TrainError> {
+    pub(super) fn new(
+        network: &Network,
+        config: &TrainConfig,
+        seed: u64,
+        device: &Device,
+        initial: Option<&Weights>,
+    ) -> Result<Self, TrainError> {
         config.validate()?;
-        let weights = Model::new(network, derived_seed(seed, Purpose::Weights), DType::F32)?.weights()?;
+        let mut weights = Model::new(network, derived_seed(seed, Purpose::Weights), DType::F32)?.weights()?;
+        for spec in network.tensors() {
+            let inherited = initial.and_then(|initial| inherited(&spec, initial));
+            inherited.into_iter().for_each(|tensor| weights.insert(spec.name.clone(), tensor.clone()));
+        }
         let model = DeviceModel::new(network, &weights, DType::F32, device)?;
         let optimizer = |values| OptimizerState::new(config.optimizer, config.weight_decay, &model, values);
         Ok(Self {
