@@ -15,8 +15,9 @@ usage: cargo xtask <command>
 
   pipeline [quickstart|fashion-mnist|cifar-10] [--data DIR] [--output DIR] [--jobs N]
              search, prune, train and export on real data; ends with a table and summary.json
-  pipeline headline [--data DIR] [--output DIR] [--only WORD]... [--report]
-             searched networks beside MobileNet-V2 and other baselines: hours, resumable; records and report go to docs/
+  pipeline headline [--data DIR] [--output DIR] [--only WORD]... [--report|--latency]
+             searched networks beside MobileNet-V2 and other baselines: hours, resumable; records and report go to docs/.
+             --report writes the report alone, --latency measures all networks anew
   lint       fmt, clippy, docs, arrows between crates
   check      lint, then every test; licences too where cargo-deny is installed
   bench [NAME...]

@@ -204,7 +204,8 @@ fn search_cost(records: &[&Record]) -> String {
     let hours = |family: &str| {
         let own: Vec<&&Record> = records.iter().filter(|record| record.family == family).collect();
         let cores: Option<f64> = own.iter().map(|record| record.core_seconds).sum();
-        let children: f64 = own.iter().filter_map(|record| record.n_children).sum();
+        // An empty sum of floats is -0.
+        let children = own.iter().filter_map(|record| record.n_children).sum::<f64>() + 0.0;
         (own.len(), children, cores.map(|seconds| seconds / 3600.0))
     };
     let mut text =

@@ -27,13 +27,14 @@ use study::StudyOf;
 use untrained::Fullness;
 
 pub(crate) fn run(args: &PruneArgs) -> Result<()> {
+    let is_untrained = args.space.is_some();
     let study = match (&args.study, &args.space) {
-        (Some(dir), _) => StudyOf::open(dir)?,
-        (None, Some(space)) => untrained::study(args, space)?,
-        (None, None) => return Err(Failure::new(Kind::Usage, "name a study, or a space with --space")),
+        (_, Some(space)) => untrained::study(args, space)?,
+        (Some(dir), None) => StudyOf::open(dir)?,
+        (None, None) => return Err(Failure::new(Kind::Internal, "the arguments name a study or a space")),
     };
     let Device { clock, max_ms } = device::open(args, &study)?;
-    let accuracy = if args.space.is_some() { None } else { study.expected_accuracy()? };
+    let accuracy = if is_untrained { None } else { study.expected_accuracy()? };
     let (meta, config) = (&study.meta, &study.config);
     let stages: Vec<PrunableStage<'_>> =
         meta.stages().iter().map(|stage| PrunableStage { ops: stage.ops(), weights: stage.weights() }).collect();
@@ -50,12 +51,12 @@ pub(crate) fn run(args: &PruneArgs) -> Result<()> {
         latency: clock.as_ref().map(|clock| clock as &dyn gram_prune::LatencyModel),
         accuracy: match &expecting {
             Some(model) => Some(model),
-            None => args.space.is_some().then_some(&Fullness),
+            None => is_untrained.then_some(&Fullness),
         },
     };
     let layouts = layouts(&study);
     let mut chosen = choose_in_layouts(&study, &layouts, &setting)?;
-    if args.space.is_some() {
+    if is_untrained {
         // What ranked them is no top-1.
         chosen.front.iter_mut().for_each(|choice| choice.expected = None);
     }

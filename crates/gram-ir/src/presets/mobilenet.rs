@@ -11,7 +11,7 @@ const BLOCKS: [(usize, usize, usize, usize); 7] =
 const WIDTHS: [(&str, usize); 6] = [("1.4", 140), ("1.3", 130), ("1.0", 100), ("0.75", 75), ("0.5", 50), ("0.35", 35)];
 
 /// … and those of the variants for small images.
-const SMALL_WIDTHS: [(&str, usize); 7] =
+pub(super) const SMALL_WIDTHS: [(&str, usize); 7] =
     [("1.0", 100), ("0.75", 75), ("0.5", 50), ("0.35", 35), ("0.25", 25), ("0.15", 15), ("0.1", 10)];
 
 /// A member of the family.

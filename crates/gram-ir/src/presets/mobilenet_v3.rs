@@ -2,7 +2,7 @@
 //! without squeeze-and-excite, hard-swish and 5x5 kernels.
 
 use super::layers::Layers;
-use super::mobilenet::scaled;
+use super::mobilenet::{SMALL_WIDTHS, scaled};
 use crate::{Activation, Conv2d, Network, NetworkError, NodeId, Op, Shape};
 
 /// Expanded channels, output channels and stride.
@@ -26,10 +26,6 @@ const HIDDEN: usize = 1024;
 
 /// Width multipliers in hundredths, as the presets name them.
 const WIDTHS: [(&str, usize); 2] = [("1.0", 100), ("0.75", 75)];
-
-/// … and those of the variants for small images.
-const SMALL_WIDTHS: [(&str, usize); 7] =
-    [("1.0", 100), ("0.75", 75), ("0.5", 50), ("0.35", 35), ("0.25", 25), ("0.15", 15), ("0.1", 10)];
 
 /// A member of the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,11 +8,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use gram_ir::{Activation, Cell, CellOp, CellOutput, Downsample, Head, Limits, Shape, Space, StageSpace, StemLayer};
+use gram_ir::{
+    Activation, Cell, CellOp, CellOutput, Downsample, Head, Limits, Network, NodeOperators, Shape, Space, StageSpace,
+    StemLayer,
+};
 use gram_meta::MetaConfig;
 use gram_search::{
-    Evaluator, EvaluatorError, Job, LocalExecutor, Outcome, Run, Sampler, StrategyKind, Study, StudyConfig, StudyError,
-    StudyReport,
+    Evaluator, EvaluatorError, Job, LatencyModel, LocalExecutor, Outcome, Run, Sampler, StrategyKind, Study,
+    StudyConfig, StudyError, StudyReport,
 };
 use serde_json::Value;
 
@@ -33,6 +36,64 @@ pub(crate) fn space(nodes: &[usize]) -> Space {
         stem: vec![StemLayer::Conv { channels: 8, kernel: 3, stride: 1 }],
         stages: nodes.iter().enumerate().map(stage).collect(),
         head: Head::default(),
+    }
+}
+
+/// Spaces that differ in all that the least cost depends on.
+pub(crate) fn variants() -> Vec<Space> {
+    let mut spaces = Vec::new();
+    let outputs = [(Some(12), true), (Some(5), false), (None, true), (None, false)];
+    for (project, residual) in outputs {
+        for (nodes, repeats, channels) in [(vec![4, 4], 1, 8), (vec![5], 2, 6), (vec![4, 3], 2, 3)] {
+            for operators in [
+                vec![CellOp::Conv1x1, CellOp::Sep3x3],
+                vec![CellOp::Identity, CellOp::Sep3x3],
+                vec![CellOp::Dw3x3, CellOp::MaxPool3x3, CellOp::Conv3x3],
+            ] {
+                let mut space = space(&nodes);
+                space.operators = operators;
+                // The second stage of the residual spaces gets as many channels as two leaves have.
+                space.stem = vec![StemLayer::Conv { channels: 2 * channels, kernel: 3, stride: 1 }];
+                for stage in &mut space.stages {
+                    stage.channels = channels;
+                    stage.repeats = repeats;
+                    stage.output = CellOutput { project, residual, linear_leaves: false, activation: false };
+                }
+                spaces.push(space);
+            }
+        }
+    }
+    // Searched operators multiply the children: one stage of few nodes is enough.
+    let mut searched: Vec<Space> = spaces.iter().filter(|space| space.stages.len() == 2).cloned().collect();
+    for space in &mut searched {
+        space.node_operators = NodeOperators::Searched;
+        space.stages.truncate(1);
+        space.stages[0].nodes = 4;
+    }
+    spaces.extend(searched);
+    // Layouts multiply them as well; menus not in ascending order, and more than one stage, whose widths depend on each other.
+    for index in [0, 4, 9] {
+        let mut open = Space { image_sizes: vec![8, 6], ..spaces[index].clone() };
+        open.stages.iter_mut().for_each(|stage| stage.nodes = 3);
+        open.stages[0].widths = vec![12, 4, 8];
+        if open.stages[0].output.project.is_some() {
+            open.stages[0].output_widths = vec![7, 3];
+        }
+        open.stages.last_mut().unwrap().depths = vec![2, 1];
+        spaces.push(open.clone());
+        spaces.push(Space { channel_multiple: 8, stages: open.stages[1..].to_vec(), ..open });
+    }
+    spaces.retain(|space| !space.stages.is_empty());
+    spaces
+}
+
+/// Time by operators and work; knows nothing of networks with more than six concatenations.
+pub(crate) struct ByOperators;
+
+impl LatencyModel for ByOperators {
+    fn upper_ms(&self, network: &Network) -> Option<f64> {
+        let count = |kind: &str| network.nodes().iter().filter(|node| node.op.kind() == kind).count();
+        (count("concat") <= 6).then(|| 0.1 * count("conv") as f64 + network.cost().macs.0 as f64 / 1e6)
     }
 }
 
