@@ -4,42 +4,15 @@ mod toy;
 
 use std::sync::Arc;
 
-use gram_ir::{Concat, Limits, Macs, MemoryModel, Network, Op, Params, Shape};
+use gram_ir::{Concat, Limits, Macs, MemoryModel, Params, Shape};
 use gram_memory::plan;
 use gram_meta::{MetaConfig, MetaGraph};
 use gram_search::{Gate, LatencyLimit, LatencyModel, Refusal, try_stream};
 use rand::{Rng, RngExt};
-use toy::{ByOperators, space, variants};
+use toy::{ByOperators, slow_cost, space, variants};
 
 const INPUT: Shape = Shape::chw(3, 8, 8);
 const SEED: u64 = 5;
-
-/// Multiply-accumulates and trainable scalars, counted pixel by pixel and channel by channel.
-fn slow_cost(network: &Network) -> (u64, u64) {
-    let (mut macs, mut params) = (0, 0);
-    for node in network.nodes() {
-        match node.op {
-            Op::Conv(conv) => {
-                let taps = (conv.c_in / conv.groups * conv.kernel * conv.kernel) as u64;
-                for _channel in 0..conv.c_out {
-                    params += taps + u64::from(conv.bias);
-                    for _pixel in 0..node.shape.h * node.shape.w {
-                        macs += taps;
-                    }
-                }
-            }
-            Op::Linear { c_in, c_out, bias } => {
-                for _feature in 0..c_out {
-                    macs += c_in as u64;
-                    params += c_in as u64 + u64::from(bias);
-                }
-            }
-            Op::BatchNorm { channels } => params += 2 * channels as u64,
-            _ => {}
-        }
-    }
-    (macs, params)
-}
 
 /// Whether a cost keeps a limit that was drawn around it, and what it is.
 struct Drawn<T> {

@@ -19,7 +19,7 @@ use gram_search::{
     cheapest_child, preflight, probe_prior, read_journal,
 };
 use proptest::prelude::*;
-use toy::{ByOperators, Toy, config, run, space, variants};
+use toy::{ByOperators, Toy, config, run, slow_cost, space, variants};
 
 const INPUT: Shape = Shape::chw(3, 8, 8);
 const SEED: u64 = 5;

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gram_ir::{
-    Activation, Cell, CellOp, CellOutput, Downsample, Head, Limits, Network, NodeOperators, Shape, Space, StageSpace,
-    StemLayer,
+    Activation, Cell, CellOp, CellOutput, Downsample, Head, Limits, Network, NodeOperators, Op, Shape, Space,
+    StageSpace, StemLayer,
 };
 use gram_meta::MetaConfig;
 use gram_search::{
@@ -95,6 +95,33 @@ impl LatencyModel for ByOperators {
         let count = |kind: &str| network.nodes().iter().filter(|node| node.op.kind() == kind).count();
         (count("concat") <= 6).then(|| 0.1 * count("conv") as f64 + network.cost().macs.0 as f64 / 1e6)
     }
+}
+
+/// Multiply-accumulates and trainable scalars, counted pixel by pixel and channel by channel.
+pub(crate) fn slow_cost(network: &Network) -> (u64, u64) {
+    let (mut macs, mut params) = (0, 0);
+    for node in network.nodes() {
+        match node.op {
+            Op::Conv(conv) => {
+                let taps = (conv.c_in / conv.groups * conv.kernel * conv.kernel) as u64;
+                for _channel in 0..conv.c_out {
+                    params += taps + u64::from(conv.bias);
+                    for _pixel in 0..node.shape.h * node.shape.w {
+                        macs += taps;
+                    }
+                }
+            }
+            Op::Linear { c_in, c_out, bias } => {
+                for _feature in 0..c_out {
+                    macs += c_in as u64;
+                    params += c_in as u64 + u64::from(bias);
+                }
+            }
+            Op::BatchNorm { channels } => params += 2 * channels as u64,
+            _ => {}
+        }
+    }
+    (macs, params)
 }
 
 pub(crate) fn config(nodes: &[usize], strategy: StrategyKind, n_children: usize, seed: u64) -> StudyConfig {
