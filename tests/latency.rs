@@ -103,6 +103,47 @@ fn without_an_engine_it_says_what_to_install() {
     assert!(!output.exists());
 }
 
+#[cfg(not(feature = "tract"))]
+#[test]
+fn an_engine_that_was_not_built_says_how_to_build_it() {
+    let said = refused(&["latency", "measure", "swiftnet-vww", "--input", "3x32x32", "--engine", "tract"], 2);
+    assert!(said.contains("`--features tract`"), "{said}");
+}
+
+#[cfg(feature = "tract")]
+#[test]
+fn tract_measures_whole_networks_only() {
+    let measure = ["latency", "measure", "swiftnet-vww", "--input", "3x32x32", "--engine", "tract", "--runs", "3"];
+    let measured = json(&measure);
+    assert_eq!(measured["device"]["engine"], "tract");
+    assert!(measured["latency_ms"].as_f64().unwrap() > 0.0, "{measured}");
+    assert!(refused(&[&measure[..], &["--threads", "2"]].concat(), 2).contains("one thread, not on 2"));
+    // A table of another engine is no table of this one.
+    let folder = tempfile::tempdir().unwrap();
+    device_file(folder.path(), "made-up");
+    let path = folder.path().join("device.json");
+    refused(&[&measure[..], &["--predict", text(&path)]].concat(), 4);
+}
+
+#[test]
+fn without_times_of_kernels_there_is_no_table() {
+    let folder = tempfile::tempdir().unwrap();
+    device_file(folder.path(), "made-up");
+    let (path, output) = (folder.path().join("device.json"), folder.path().join("new.json"));
+    let commands: [&[&str]; 3] = [
+        &["profile", "-o", text(&output)],
+        &["adapt", "--device", text(&path), "-o", text(&output)],
+        &["check", "--device", text(&path)],
+    ];
+    for command in commands {
+        let said = refused(&[&["latency"], command, &["--engine", "tract"]].concat(), 2);
+        assert!(said.contains("whole networks only"), "{said}");
+    }
+    assert!(!output.exists());
+    let elsewhere = ["latency", "measure", "swiftnet-vww", "--engine", "tract", "--device", "ssh:pi@board"];
+    assert!(refused(&elsewhere, 2).contains("onnxruntime only"));
+}
+
 #[test]
 fn bad_arguments_are_refused() {
     for arguments in [

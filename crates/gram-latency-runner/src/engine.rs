@@ -73,3 +73,13 @@ pub enum EngineError {
     #[error("no times of nodes: {0}")]
     NoProfile(String),
 }
+
+/// The image that engines are run on: numbers between -1 and 1 that look random, so that no kernel meets a special case.
+pub(crate) fn noise(count: usize) -> Vec<f32> {
+    let mut state = 0x9e37_79b9_u32;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
+    };
+    (0..count).map(next).collect()
+}

@@ -13,6 +13,8 @@ pub mod journal;
 mod onnxruntime;
 mod run;
 pub mod stats;
+#[cfg(feature = "tract")]
+mod tract;
 
 pub use device::Device;
 pub use engine::{Engine, EngineError, NodeRuns, Profiling, Session};
@@ -22,3 +24,5 @@ pub use journal::{Header, Journal, JournalError, NodeTime, Outcome, Record, Time
 #[cfg(feature = "onnxruntime")]
 pub use onnxruntime::{LIBRARY_VARIABLE, OnnxRuntime, find_library};
 pub use run::{Ended, Host, Progress, RunError, run};
+#[cfg(feature = "tract")]
+pub use tract::Tract;

@@ -13,7 +13,7 @@ use ort::session::Session as OrtSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::Tensor;
 
-use crate::engine::{Engine, EngineError, NodeRuns, Profiling, Session};
+use crate::engine::{Engine, EngineError, NodeRuns, Profiling, Session, noise};
 use crate::{Device, jobs};
 
 mod profile;
@@ -119,16 +119,6 @@ impl Engine for OnnxRuntime {
         let image = Tensor::from_array((shape, noise(c * h * w))).map_err(refused)?;
         Ok(Box::new(Loaded { session, image, profile }))
     }
-}
-
-/// Numbers between -1 and 1 that look random, so that no kernel meets a special case.
-fn noise(count: usize) -> Vec<f32> {
-    let mut state = 0x9e37_79b9_u32;
-    let next = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
-    };
-    (0..count).map(next).collect()
 }
 
 struct Loaded {

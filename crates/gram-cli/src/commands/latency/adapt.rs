@@ -42,6 +42,7 @@ pub(crate) struct AdaptArgs {
 const ROUNDS: u32 = 5;
 
 pub(crate) fn run(args: &AdaptArgs) -> Result<()> {
+    args.engine.expect_kernel_times()?;
     let known = args.known.iter().map(|path| read_device(path)).collect::<Result<Vec<_>>>()?;
     let first = known.first().ok_or_else(|| Failure::new(Kind::Usage, "adapting needs a known device"))?;
     let networks = adaptation_networks(first, &first.families, args.samples as usize, args.seed);

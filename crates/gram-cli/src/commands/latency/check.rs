@@ -62,6 +62,7 @@ struct SeedReport {
 const ROUNDS: u32 = 4;
 
 pub(crate) fn run(args: &CheckArgs) -> Result<()> {
+    args.engine.expect_kernel_times()?;
     let file = read_device(&args.device)?;
     let own = args.families.spaces.is_empty() && args.families.nodes.is_none() && args.families.input.is_none();
     let families = if own { file.families.clone() } else { args.families.families()? };

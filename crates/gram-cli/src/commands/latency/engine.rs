@@ -7,13 +7,15 @@ use std::time::Instant;
 
 use gram_latency::profile::Prepared;
 use gram_latency::{Layout, engine_layout, measure_here};
-use gram_latency_runner::{Device, Engine, Record};
+use gram_latency_runner::{Device, Engine, EngineError, Record};
 
-use super::place::{EngineArgs, Place, transport};
+use super::place::{EngineArgs, EngineKind, Place, transport};
 use super::{engine_failure, measure_failure, remote_failure};
 use crate::failure::Result;
 use crate::progress::Progress;
 use crate::{interrupt, output};
+
+type Opened = std::result::Result<Box<dyn Engine>, EngineError>;
 
 /// A device that can measure.
 pub(crate) enum Bench {
@@ -31,7 +33,11 @@ impl Bench {
             return Ok(Self::There { transport, device, layout });
         }
         let engine = open_engine(args)?;
-        let layout = engine_layout(engine.as_ref()).map_err(engine_failure)?;
+        let layout = match engine_layout(engine.as_ref()) {
+            // Whole networks can be measured all the same.
+            Err(EngineError::NoProfile(_)) => Layout::PLAIN,
+            layout => layout.map_err(engine_failure)?,
+        };
         Ok(Self::Here { engine, layout, stop: interrupt::flag()? })
     }
 
@@ -61,16 +67,37 @@ impl Bench {
     }
 }
 
-#[cfg(feature = "onnxruntime")]
 fn open_engine(args: &EngineArgs) -> Result<Box<dyn Engine>> {
-    let engine = gram_latency_runner::OnnxRuntime::open(args.library.as_deref(), args.threads);
-    engine.map(|engine| Box::new(engine) as _).map_err(engine_failure)
+    match args.engine {
+        EngineKind::Onnxruntime => onnxruntime(args),
+        EngineKind::Tract => tract(args),
+    }
+    .map_err(engine_failure)
+}
+
+#[cfg(feature = "onnxruntime")]
+fn onnxruntime(args: &EngineArgs) -> Opened {
+    Ok(Box::new(gram_latency_runner::OnnxRuntime::open(args.library.as_deref(), args.threads)?))
 }
 
 #[cfg(not(feature = "onnxruntime"))]
-fn open_engine(_: &EngineArgs) -> Result<Box<dyn Engine>> {
-    let message = "this gram was built without an engine; build it with the feature `onnxruntime`";
-    Err(engine_failure(gram_latency_runner::EngineError::NotFound(message.into())))
+fn onnxruntime(_: &EngineArgs) -> Opened {
+    Err(not_built("onnxruntime"))
+}
+
+#[cfg(feature = "tract")]
+fn tract(args: &EngineArgs) -> Opened {
+    Ok(Box::new(gram_latency_runner::Tract::open(args.threads)?))
+}
+
+#[cfg(not(feature = "tract"))]
+fn tract(_: &EngineArgs) -> Opened {
+    Err(not_built("tract"))
+}
+
+#[cfg(not(all(feature = "onnxruntime", feature = "tract")))]
+fn not_built(engine: &str) -> EngineError {
+    EngineError::NotFound(format!("this gram was built without {engine}; build it with `--features {engine}`"))
 }
 
 fn measure(engine: &dyn Engine, prepared: &Prepared, journal: Option<&Path>, stop: &AtomicBool) -> Result<Vec<Record>> {

@@ -125,7 +125,7 @@ pub(crate) fn measured_here(
     device: &Device,
     networks: Vec<(String, Network)>,
 ) -> std::result::Result<Result<Vec<f64>>, String> {
-    let args = EngineArgs { library: None, threads: device.threads, runner: None, remote_folder: None, cores: None };
+    let args = EngineArgs { threads: device.threads, ..EngineArgs::default() };
     let work = std::env::temp_dir();
     let bench = Bench::open(&Place::Host, &args, &work).map_err(|failure| format!("{:#}", failure.error))?;
     let differences = bench.device().differences(device);

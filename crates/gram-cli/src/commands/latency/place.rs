@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use gram_ir::{SPACE_PRESET_NAMES, Shape, Space, space_preset, space_preset_io};
 use gram_latency::family::{Family, FamilyKind, aligned_space, smaller_space};
 use gram_latency::remote::{Adb, Ssh, Transport};
@@ -36,8 +36,21 @@ impl FromStr for Place {
     }
 }
 
-#[derive(Args, Clone, Debug)]
+/// What runs the networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineKind {
+    /// Its shared library, which is looked for.
+    #[default]
+    Onnxruntime,
+    /// A part of programs that are built with `--features tract`; tells the time of whole networks only.
+    Tract,
+}
+
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct EngineArgs {
+    /// Engine; tract measures whole networks only, on this machine, on one thread
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) engine: EngineKind,
     /// onnxruntime's shared library or a folder with it; for ssh on the device, for adb the file to send [default: ORT_DYLIB_PATH, else
     /// the active Python's package]
     #[arg(long, value_name = "PATH")]
@@ -56,8 +69,25 @@ pub(crate) struct EngineArgs {
     pub(crate) cores: Option<String>,
 }
 
+impl EngineArgs {
+    /// Refuses an engine out of whose times no table of kernels can be made.
+    pub(crate) fn expect_kernel_times(&self) -> Result<()> {
+        match self.engine {
+            EngineKind::Onnxruntime => Ok(()),
+            EngineKind::Tract => Err(Failure::new(
+                Kind::Usage,
+                "tract tells the time of whole networks only, so it has no table of kernels: `gram latency measure` takes it, \
+                 nothing else",
+            )),
+        }
+    }
+}
+
 /// The way to a device that is not this machine.
 pub(crate) fn transport(place: &Place, args: &EngineArgs) -> Result<Option<Box<dyn Transport>>> {
+    if *place != Place::Host && args.engine != EngineKind::Onnxruntime {
+        return Err(Failure::new(Kind::Usage, "the program that measures elsewhere has onnxruntime only"));
+    }
     let needed = |what: &str| Failure::new(Kind::Usage, format!("this device needs {what}; see docs/latency.md"));
     let runner = || {
         let runner = args.runner.clone().ok_or_else(|| needed("--runner, the program to send"))?;

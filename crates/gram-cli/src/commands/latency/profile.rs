@@ -52,6 +52,7 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(args: &ProfileArgs) -> Result<()> {
+    args.engine.expect_kernel_times()?;
     let work = beside(&args.output, ".jobs");
     let bench = Bench::open(&args.device, &args.engine, &work)?;
     let config = ProfileConfig {
