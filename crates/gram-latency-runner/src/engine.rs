@@ -36,6 +36,12 @@ pub trait Session {
     /// [`EngineError::Failed`].
     fn run(&mut self) -> Result<f64, EngineError>;
 
+    /// Values of the network's output for the engine's fixed input.
+    ///
+    /// # Errors
+    /// [`EngineError::Failed`].
+    fn output(&mut self) -> Result<Vec<f32>, EngineError>;
+
     /// Times of the nodes in all passes so far, in the order in which they ran.
     ///
     /// # Errors

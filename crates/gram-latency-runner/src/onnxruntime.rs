@@ -138,6 +138,14 @@ impl Session for Loaded {
         Ok(took.as_secs_f64() * 1e6)
     }
 
+    fn output(&mut self) -> Result<Vec<f32>, EngineError> {
+        let failed = |error: ort::Error| EngineError::Failed(error.to_string());
+        let outputs = self.session.run(ort::inputs![self.image.view()]).map_err(failed)?;
+        let output = outputs.values().next().ok_or_else(|| EngineError::Failed("the model has no output".into()))?;
+        let (_, values) = output.try_extract_tensor::<f32>().map_err(failed)?;
+        Ok(values.to_vec())
+    }
+
     fn into_node_runs(mut self: Box<Self>) -> Result<Vec<NodeRuns>, EngineError> {
         if self.profile.is_none() {
             return Err(EngineError::NoProfile("the session was loaded without".into()));

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use gram_export::from_onnx;
-use gram_ir::Network;
+use gram_ir::{Network, Shape};
 use gram_latency_runner::{Device, Engine, EngineError, NodeRuns, Profiling, Session};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -114,7 +114,8 @@ impl Engine for FakeEngine {
             (NodeRuns { name, op: op.into(), output: vec![1, c, h, w], us: Vec::new() }, self.kernel_time(kernel))
         };
         let nodes = fused.kernels.iter().map(node).collect();
-        Ok(Box::new(FakeSession { engine: self, nodes, profiling }))
+        let Shape { c, h, w } = network.output_shape();
+        Ok(Box::new(FakeSession { engine: self, nodes, profiling, n_outputs: c * h * w }))
     }
 }
 
@@ -122,6 +123,7 @@ struct FakeSession<'a> {
     engine: &'a FakeEngine,
     nodes: Vec<(NodeRuns, f64)>,
     profiling: Profiling,
+    n_outputs: usize,
 }
 
 impl Session for FakeSession<'_> {
@@ -140,10 +142,34 @@ impl Session for FakeSession<'_> {
         Ok(us)
     }
 
+    /// Zeros, as many as the network has outputs.
+    fn output(&mut self) -> Result<Vec<f32>, EngineError> {
+        Ok(vec![0.0; self.n_outputs])
+    }
+
     fn into_node_runs(self: Box<Self>) -> Result<Vec<NodeRuns>, EngineError> {
         match self.profiling {
             Profiling::On => Ok(self.nodes.into_iter().map(|(node, _)| node).collect()),
             Profiling::Off => Err(EngineError::NoProfile("the session was loaded without".into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::timing_model;
+    use gram_ir::Op;
+
+    #[test]
+    fn outputs_are_as_many_as_the_networks() {
+        let mut network = Network::new(Shape::chw(3, 4, 4));
+        let pool = network.add("pool", Op::GlobalAvgPool, &[network.input()]).unwrap();
+        let classes = network.add("classes", Op::Linear { c_in: 3, c_out: 5, bias: true }, &[pool]).unwrap();
+        network.set_output(classes).unwrap();
+        let engine = FakeEngine::new("test", 1.0, 1);
+        let model = timing_model(&network).unwrap();
+        let mut session = engine.load(&model, [3, 4, 4], Profiling::Off).unwrap();
+        assert_eq!(session.output().unwrap(), [0.0; 5]);
     }
 }

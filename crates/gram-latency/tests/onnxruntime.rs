@@ -8,11 +8,12 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use gram_ir::{Shape, space_preset};
+use gram_export::{OnnxMetadata, to_onnx};
+use gram_ir::{Network, Op, Shape, Weights, space_preset};
 use gram_latency::family::{Family, FamilyKind};
 use gram_latency::profile::{Prepared, ProfileConfig};
 use gram_latency::{MeasureError, engine_layout, measure_here};
-use gram_latency_runner::{Engine, Plan, RunError};
+use gram_latency_runner::{Engine, Plan, Profiling, RunError};
 
 #[test]
 fn every_kernel_of_a_space_is_found_in_the_engines_profile() {
@@ -48,9 +49,30 @@ fn every_kernel_of_a_space_is_found_in_the_engines_profile() {
 }
 
 #[test]
+fn an_output_is_that_of_the_model_for_the_same_image_every_time() {
+    let Some(engine) = support::onnxruntime() else { return };
+    // A mean over each channel of the image: what comes out tells what went in.
+    let mut network = Network::new(Shape::chw(3, 16, 16));
+    let pool = network.add("pool", Op::GlobalAvgPool, &[network.input()]).unwrap();
+    network.set_output(pool).unwrap();
+    let model = to_onnx(&network, &Weights::arbitrary(&network, 1), &OnnxMetadata::new("mean")).unwrap();
+    let output = || {
+        let mut session = engine.load(&model, [3, 16, 16], Profiling::Off).unwrap();
+        let first = session.output().unwrap();
+        session.run().unwrap();
+        assert_eq!(session.output().unwrap(), first);
+        first
+    };
+    let means = output();
+    // Means of 256 numbers between -1 and 1: 0.15 is four standard deviations.
+    assert!(means.len() == 3 && means.iter().all(|mean| mean.abs() < 0.15 && *mean != 0.0), "{means:?}");
+    assert_eq!(output(), means);
+}
+
+#[test]
 fn an_engine_refuses_what_is_no_model() {
     let Some(engine) = support::onnxruntime() else { return };
-    let error = engine.load(b"no model", [3, 8, 8], gram_latency_runner::Profiling::Off).err().unwrap();
+    let error = engine.load(b"no model", [3, 8, 8], Profiling::Off).err().unwrap();
     assert!(error.to_string().starts_with("the engine refuses the model"), "{error}");
     assert!(engine.optimized(b"no model").is_err());
     let missing = gram_latency_runner::OnnxRuntime::open(Some(Path::new("/no/such/library.so")), 1);
