@@ -83,7 +83,7 @@ fn cpu_model() -> Option<String> {
     cpu_model_of(&cpuinfo).or_else(|| first_line("/sys/firmware/devicetree/base/model"))
 }
 
-/// Model of the first processor; x86 gives a name and numbers, ARM numbers only.
+/// Model of the first processor; x86 gives a name and numbers, ARM numbers, and at most a name that all processors of a generation share.
 fn cpu_model_of(cpuinfo: &str) -> Option<String> {
     let field = |wanted: &str| {
         let found = cpuinfo.lines().find_map(|line| {
@@ -96,10 +96,13 @@ fn cpu_model_of(cpuinfo: &str) -> Option<String> {
         (Some(name), Some(family), Some(model), Some(stepping)) => {
             Some(format!("{name} (family {family} model {model} stepping {stepping})"))
         }
-        (Some(name), ..) => Some(name),
-        (None, ..) => {
-            let part = field("CPU part")?;
-            Some(format!("{} part {part}", field("CPU implementer").unwrap_or_else(|| "unknown".into())))
+        (name, ..) => {
+            let part = field("CPU part")
+                .map(|part| format!("{} part {part}", field("CPU implementer").unwrap_or_else(|| "unknown".into())));
+            match (name, part) {
+                (Some(name), Some(part)) => Some(format!("{name} ({part})")),
+                (name, part) => name.or(part),
+            }
         }
     }
 }
@@ -114,6 +117,9 @@ mod tests {
         assert_eq!(cpu_model_of(x86).as_deref(), Some("AMD EPYC (family 26 model 2 stepping 1)"));
         let arm = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd08\n";
         assert_eq!(cpu_model_of(arm).as_deref(), Some("0x41 part 0xd08"));
+        let shared_name = format!("model name\t: ARMv8 Processor rev 3 (v8l)\n{arm}");
+        assert_eq!(cpu_model_of(&shared_name).as_deref(), Some("ARMv8 Processor rev 3 (v8l) (0x41 part 0xd08)"));
+        assert_eq!(cpu_model_of("model name\t: other\n").as_deref(), Some("other"));
         assert_eq!(cpu_model_of(""), None);
     }
 
