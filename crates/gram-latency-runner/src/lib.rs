@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod journal;
 #[cfg(feature = "onnxruntime")]
 mod onnxruntime;
+mod outputs;
 mod run;
 pub mod stats;
 #[cfg(feature = "tract")]
@@ -23,6 +24,7 @@ pub use jobs::{FORMAT_VERSION, Job, JobError, JobFile, Plan};
 pub use journal::{Header, Journal, JournalError, NodeTime, Outcome, Record, Times};
 #[cfg(feature = "onnxruntime")]
 pub use onnxruntime::{LIBRARY_VARIABLE, OnnxRuntime, find_library};
+pub use outputs::{Computed, Output, Outputs};
 pub use run::{Ended, Host, Progress, RunError, run};
 #[cfg(feature = "tract")]
 pub use tract::Tract;

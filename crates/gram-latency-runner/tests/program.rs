@@ -6,6 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use gram_latency_runner::{Computed, Outputs};
+
 fn runner(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gram-latency-runner")).args(arguments).output().unwrap()
 }
@@ -35,6 +37,8 @@ fn wrong_arguments_folders_and_libraries_are_refused() {
     ends_with(&runner(&[]), 2, "usage:");
     ends_with(&runner(&["--what", path]), 2, "usage:");
     ends_with(&runner(&["--help"]), 0, "usage:");
+    ends_with(&runner(&[path, "--library"]), 2, "usage:");
+    ends_with(&runner(&[path, "--outputs", "a", "--outputs", "b"]), 2, "usage:");
     ends_with(&runner(&[path]), 4, "jobs.json");
     write_jobs(folder.path());
     ends_with(&runner(&[path, "--library", "/no/such/libonnxruntime.so"]), 2, "pip install onnxruntime");
@@ -51,4 +55,11 @@ fn a_model_that_is_missing_or_none_is_named() {
     ends_with(&runner(&[folder.path().to_str().unwrap()]), 4, "a.onnx");
     fs::write(folder.path().join("a.onnx"), "no model").unwrap();
     ends_with(&runner(&[folder.path().to_str().unwrap()]), 5, "the engine refuses the model");
+    // A model that is refused has no output, which is one.
+    let outputs = folder.path().join("outputs.json");
+    let arguments = [folder.path().to_str().unwrap(), "--outputs", outputs.to_str().unwrap()];
+    ends_with(&runner(&arguments), 0, "");
+    let outputs = Outputs::read(&outputs).unwrap().outputs;
+    assert!(outputs.len() == 2 && outputs.iter().all(|output| matches!(output.computed, Computed::Refused(_))));
+    assert_eq!(fs::read_to_string(folder.path().join("results.jsonl")).unwrap().lines().count(), 1);
 }
