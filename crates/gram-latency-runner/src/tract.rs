@@ -50,9 +50,10 @@ impl Engine for Tract {
         }
         let [c, h, w] = input;
         let shape = [1, c, h, w];
-        // Exported models leave the batch open; it is fixed here, and what they say of their outputs' shape no longer holds then.
+        // Exported models leave the batch open; it is fixed here, and what they say of the shapes of their maps no longer holds then.
         let state = tract_onnx::onnx()
             .with_ignore_output_shapes(true)
+            .with_ignore_value_info(true)
             .model_for_read(&mut Cursor::new(model))
             .and_then(|model| model.with_input_fact(0, f32::fact(shape).into()))
             .and_then(InferenceModelExt::into_optimized)
@@ -82,6 +83,13 @@ impl Session for Loaded {
         let took = start.elapsed();
         outputs.map_err(|error| EngineError::Failed(chain(&error)))?;
         Ok(took.as_secs_f64() * 1e6)
+    }
+
+    fn output(&mut self) -> Result<Vec<f32>, EngineError> {
+        let outputs = self.state.run(tvec![self.image.clone()]).map_err(|error| EngineError::Failed(chain(&error)))?;
+        let output = outputs.first().ok_or_else(|| EngineError::Failed("the model has no output".into()))?;
+        let values = output.to_plain_array_view::<f32>().map_err(|error| EngineError::Failed(chain(&error)))?;
+        Ok(values.iter().copied().collect())
     }
 
     fn into_node_runs(self: Box<Self>) -> Result<Vec<NodeRuns>, EngineError> {
