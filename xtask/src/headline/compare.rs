@@ -86,11 +86,12 @@ pub(super) fn mean(values: impl Iterator<Item = f64>) -> (f64, Option<f64>) {
 }
 
 /// What the best of `variants` cost at this top-1: on the curve of those that no other beats in this cost and top-1, between two of which
-/// the logarithm of the cost is linear in top-1. None beyond the ends of the curve.
+/// the logarithm of the cost is linear in top-1; of variants of one cost all stay, so that it is theirs anywhere between them. None beyond
+/// the ends of the curve.
 pub(super) fn cost_at(variants: &[&Variant<'_>], cost: Cost, top1: f64) -> Option<f64> {
     let mut points: Vec<(f64, f64)> =
         variants.iter().filter_map(|variant| Some((variant.cost(cost)?, variant.top1().0))).collect();
-    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
+    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     let mut curve: Vec<(f64, f64)> = Vec::new();
     for point in points {
         if curve.last().is_none_or(|last| point.1 > last.1) {
@@ -117,6 +118,14 @@ mod tests {
         assert!((at(0.6).unwrap() - 2e6).abs() < 1.0);
         assert!((at(0.5).unwrap() - 1e6).abs() < 1.0);
         assert_eq!((at(0.49), at(0.71)), (None, None));
+    }
+
+    #[test]
+    fn between_variants_of_one_cost_it_is_that_cost() {
+        let records = [record("a", 1, 1e6, 0.5), record("b", 1, 1e6, 0.7), record("c", 1, 2e6, 0.6)];
+        let variants = Variant::all(&records);
+        let all: Vec<&Variant<'_>> = variants.iter().collect();
+        assert_eq!(cost_at(&all, Cost::Macs, 0.6).map(f64::round), Some(1e6));
     }
 
     #[test]
