@@ -1,6 +1,7 @@
 //! `docs/headline.md`, its charts, and the table of the README, out of the records alone.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 
@@ -200,23 +201,24 @@ fn every(variants: &[Variant<'_>]) -> String {
     text
 }
 
+/// Of each family: what all its trainings took, and the dearest of them.
 fn search_cost(records: &[&Record]) -> String {
-    let hours = |family: &str| {
+    let mut text = String::from(
+        "### What it cost\n\n| family | trainings | children | core-hours | of the dearest training |\n|---|---|---|---|---|\n",
+    );
+    let families: BTreeSet<&str> = records.iter().map(|record| record.family.as_str()).collect();
+    for family in families {
         let own: Vec<&&Record> = records.iter().filter(|record| record.family == family).collect();
-        let cores: Option<f64> = own.iter().map(|record| record.core_seconds).sum();
+        let hours: Option<Vec<f64>> = own.iter().map(|record| Some(record.core_seconds? / 3600.0)).collect();
+        let [all, dearest] = match hours {
+            Some(hours) => {
+                [hours.iter().sum(), hours.iter().copied().fold(0.0, f64::max)].map(|h: f64| format!("{h:.2}"))
+            }
+            None => ["–".into(), "–".into()],
+        };
         // An empty sum of floats is -0.
         let children = own.iter().filter_map(|record| record.n_children).sum::<f64>() + 0.0;
-        (own.len(), children, cores.map(|seconds| seconds / 3600.0))
-    };
-    let mut text =
-        String::from("### What it cost\n\n| family | trainings | children | core-hours |\n|---|---|---|---|\n");
-    let mut families: Vec<&str> = records.iter().map(|record| record.family.as_str()).collect();
-    families.sort_unstable();
-    families.dedup();
-    for family in families {
-        let (n, children, cores) = hours(family);
-        let cores = cores.map_or("–".to_owned(), |hours| format!("{hours:.2}"));
-        let _ = writeln!(text, "| {family} | {n} | {children:.0} | {cores} |");
+        let _ = writeln!(text, "| {family} | {} | {children:.0} | {all} | {dearest} |", own.len());
     }
     text + "\nCore-hours of searched families are those of search and final training together.\n"
 }
