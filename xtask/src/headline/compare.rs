@@ -85,23 +85,34 @@ pub(super) fn mean(values: impl Iterator<Item = f64>) -> (f64, Option<f64>) {
     (mean, (values.len() > 1).then(|| variance.sqrt()))
 }
 
-/// What the best of `variants` cost at this top-1: on the curve of those that no other beats in this cost and top-1, between two of which
-/// the logarithm of the cost is linear in top-1; of variants of one cost all stay, so that it is theirs anywhere between them. None beyond
+/// What the best of `variants` cost at this top-1: on their curve, between two of which the logarithm of the cost is linear in top-1. None beyond
 /// the ends of the curve.
 pub(super) fn cost_at(variants: &[&Variant<'_>], cost: Cost, top1: f64) -> Option<f64> {
-    let mut points: Vec<(f64, f64)> =
-        variants.iter().filter_map(|variant| Some((variant.cost(cost)?, variant.top1().0))).collect();
+    let points = variants.iter().filter_map(|variant| Some((variant.cost(cost)?.ln(), variant.top1().0)));
+    curve(points.collect()).windows(2).find(|pair| (pair[0].1..=pair[1].1).contains(&top1)).map(|pair| {
+        let share = (top1 - pair[0].1) / (pair[1].1 - pair[0].1);
+        (pair[0].0 * (1.0 - share) + pair[1].0 * share).exp()
+    })
+}
+
+/// The points (logarithm of cost, top-1) that nothing beats: neither another one nor what lies between two others, so that no weak variant
+/// makes a family look worse. Of points of one cost, all between which nothing better lies stay.
+fn curve(mut points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let slope = |a: (f64, f64), b: (f64, f64)| (b.1 - a.1) / (b.0 - a.0);
     let mut curve: Vec<(f64, f64)> = Vec::new();
     for point in points {
-        if curve.last().is_none_or(|last| point.1 > last.1) {
-            curve.push(point);
+        if curve.last().is_some_and(|last| point.1 <= last.1) {
+            continue;
         }
+        while let [.., a, b] = curve[..]
+            && slope(a, b) < slope(b, point)
+        {
+            curve.pop();
+        }
+        curve.push(point);
     }
-    curve.windows(2).find(|pair| (pair[0].1..=pair[1].1).contains(&top1)).map(|pair| {
-        let share = (top1 - pair[0].1) / (pair[1].1 - pair[0].1);
-        (pair[0].0.ln() * (1.0 - share) + pair[1].0.ln() * share).exp()
-    })
+    curve
 }
 
 #[cfg(test)]
@@ -118,6 +129,12 @@ mod tests {
         assert!((at(0.6).unwrap() - 2e6).abs() < 1.0);
         assert!((at(0.5).unwrap() - 1e6).abs() < 1.0);
         assert_eq!((at(0.49), at(0.71)), (None, None));
+    }
+
+    #[test]
+    fn a_weak_variant_does_not_weaken_its_family() {
+        let [strong, weak] = [vec![(1.0, 0.5), (3.0, 0.7)], vec![(1.0, 0.5), (2.0, 0.55), (3.0, 0.7)]].map(curve);
+        assert_eq!(strong, weak);
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn ratios(variants: &[Variant<'_>]) -> String {
     }
     text.push_str(
         "\nThe last four columns: how many times more the best MobileNet-V2 variant takes at the same top-1, interpolated on its curve, for each \
-         cost the curve that is best in this cost (– where no variant is as low, or as high).\n",
+         cost the curve that is best in this cost and that no weak variant lowers (– where no variant is as low, or as high).\n",
     );
     text
 }
