@@ -19,6 +19,11 @@ const MOBILENET_V2: [&str; 2] = ["mobilenet-v2", "mobilenet-v2-shallow"];
 /// Ends of what is generated in the README.
 const MARKS: (&str, &str) = ("<!-- headline: begin -->", "<!-- headline: end -->");
 
+/// What the tables of ratios mean.
+const RATIOS: &str = "The last four columns: how many times more the best MobileNet-V2 variant takes at the same top-1, interpolated on its curve, \
+for each cost the curve that is best in this cost and that no weak variant lowers (– where no variant is as low, or as high). Each line is one \
+`gram` command with seed 1, or with as many seeds as it says; the commands stand with all figures in the records in `docs/headline/`.\n";
+
 /// Writes the document, the charts and the README's table.
 pub(super) fn write(records: &[Record]) -> Result<()> {
     let docs = root().join("docs");
@@ -41,9 +46,12 @@ pub(super) fn write(records: &[Record]) -> Result<()> {
             dataset.title
         );
         let ratios = ratios(&variants);
-        let _ = writeln!(text, "{ratios}\n{}\n{}\n{}", against_random(&own), every(&variants), search_cost(&own));
-        let _ = writeln!(readme, "\n{}, test top-1; {}:\n\n{ratios}", dataset.title, left(records, dataset));
+        let _ =
+            writeln!(text, "{ratios}\n{RATIOS}\n{}\n{}\n{}", against_random(&own), every(&variants), search_cost(&own));
+        let (left, machine) = (left(records, dataset), machine(&own));
+        let _ = writeln!(readme, "\n{}, test top-1; {left}. {machine}\n{ratios}", dataset.title);
     }
+    readme.push_str(RATIOS);
     fs::write(docs.join("headline.md"), text)?;
     let path = root().join("README.md");
     let old = fs::read_to_string(&path)?;
@@ -121,10 +129,6 @@ fn ratios(variants: &[Variant<'_>]) -> String {
             ratio(Cost::PeakBytes),
         );
     }
-    text.push_str(
-        "\nThe last four columns: how many times more the best MobileNet-V2 variant takes at the same top-1, interpolated on its curve, for each \
-         cost the curve that is best in this cost and that no weak variant lowers (– where no variant is as low, or as high).\n",
-    );
     text
 }
 
