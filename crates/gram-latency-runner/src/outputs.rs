@@ -1,7 +1,6 @@
 //! What a device computes: the outputs of a job folder's models, so that one device can be held against another.
 
-use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -61,14 +60,18 @@ impl Outputs {
         Ok(Self { format_version: FORMAT_VERSION, device, jobs_digest: jobs.digest, outputs })
     }
 
-    /// Writes the file; one that is there is replaced.
+    /// Writes the file whole or not at all; one that is there is replaced.
     ///
     /// # Errors
     /// [`JournalError::Write`].
     pub fn write(&self, path: &Path) -> Result<(), JournalError> {
-        let json = serde_json::to_vec(self).map_err(io::Error::from);
-        let written = json.and_then(|json| fs::write(path, json));
-        written.map_err(|source| JournalError::Write { path: path.into(), source })
+        let written = || {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            file.write_all(&serde_json::to_vec(self).map_err(io::Error::from)?)?;
+            file.persist(path).map(drop).map_err(|error| error.error)
+        };
+        written().map_err(|source| JournalError::Write { path: path.into(), source })
     }
 
     /// Reads a file that [`Self::write`] wrote.
@@ -123,6 +126,8 @@ fn compute(engine: &dyn Engine, folder: &Path, job: &Job) -> Result<Computed, Fo
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::engine::{NodeRuns, Session};
     use crate::jobs::{JOBS_FILE, Plan};

@@ -46,7 +46,7 @@ impl Engine for Tract {
         profiling: Profiling,
     ) -> Result<Box<dyn Session + 'a>, EngineError> {
         if profiling == Profiling::On {
-            return Err(EngineError::NoProfile("tract tells the time of whole passes only".into()));
+            return Err(no_node_times());
         }
         let [c, h, w] = input;
         let shape = [1, c, h, w];
@@ -64,6 +64,10 @@ impl Engine for Tract {
             Tensor::from_shape(&shape, &noise(c * h * w)).map_err(|error| EngineError::Failed(chain(&error)))?;
         Ok(Box::new(Loaded { state, image: image.into() }))
     }
+}
+
+fn no_node_times() -> EngineError {
+    EngineError::NoProfile("tract tells the time of whole passes only".into())
 }
 
 /// An error with its causes, on one line.
@@ -93,7 +97,7 @@ impl Session for Loaded {
     }
 
     fn into_node_runs(self: Box<Self>) -> Result<Vec<NodeRuns>, EngineError> {
-        Err(EngineError::NoProfile("tract tells the time of whole passes only".into()))
+        Err(no_node_times())
     }
 }
 

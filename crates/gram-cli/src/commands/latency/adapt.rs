@@ -50,7 +50,7 @@ pub(crate) fn run(args: &AdaptArgs) -> Result<()> {
     let work = beside(&args.output, ".jobs");
     let bench = Bench::open(&args.on, &args.engine, &work)?;
     let plan = Plan { threads: args.engine.threads, ..Plan::default() };
-    let prepared = Prepared::of_networks(networks.clone(), ROUNDS, &plan, bench.layout()).map_err(profile_failure)?;
+    let prepared = Prepared::of_networks(networks.clone(), ROUNDS, &plan, bench.layout()?).map_err(profile_failure)?;
     output::note(format_args!("{}: {} networks", bench.device(), networks.len()));
     let journal = beside(&args.output, ".journal");
     let records = bench.measure(&prepared, Some(&journal), &work)?;

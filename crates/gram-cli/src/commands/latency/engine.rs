@@ -19,12 +19,12 @@ type Opened = std::result::Result<Box<dyn Engine>, EngineError>;
 
 /// A device that can measure.
 pub(crate) enum Bench {
-    Here { engine: Box<dyn Engine>, layout: Layout, stop: &'static AtomicBool },
+    Here { engine: Box<dyn Engine>, stop: &'static AtomicBool },
     There { transport: Box<dyn gram_latency::remote::Transport>, device: Device, layout: Layout },
 }
 
 impl Bench {
-    /// Reaches the device and asks for its layout; `work` is where files of remote jobs go.
+    /// Reaches the device; `work` is where files of remote jobs go.
     pub(crate) fn open(place: &Place, args: &EngineArgs, work: &Path) -> Result<Self> {
         if let Some(transport) = transport(place, args)? {
             output::note(format_args!("asking {} for its engine", transport.describe()));
@@ -33,12 +33,7 @@ impl Bench {
             return Ok(Self::There { transport, device, layout });
         }
         let engine = open_engine(args)?;
-        let layout = match engine_layout(engine.as_ref()) {
-            // Whole networks can be measured all the same.
-            Err(EngineError::NoProfile(_)) => Layout::PLAIN,
-            layout => layout.map_err(engine_failure)?,
-        };
-        Ok(Self::Here { engine, layout, stop: interrupt::flag()? })
+        Ok(Self::Here { engine, stop: interrupt::flag()? })
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -48,16 +43,18 @@ impl Bench {
         }
     }
 
-    pub(crate) fn layout(&self) -> Layout {
+    /// What blocks the engine works in; only kernels depend on it.
+    pub(crate) fn layout(&self) -> Result<Layout> {
         match self {
-            Self::Here { layout, .. } | Self::There { layout, .. } => *layout,
+            Self::Here { engine, .. } => engine_layout(engine.as_ref()).map_err(engine_failure),
+            Self::There { layout, .. } => Ok(*layout),
         }
     }
 
     /// Measures; here with `journal`, there with a job folder inside `work`.
     pub(crate) fn measure(&self, prepared: &Prepared, journal: Option<&Path>, work: &Path) -> Result<Vec<Record>> {
         match self {
-            Self::Here { engine, stop, .. } => measure(engine.as_ref(), prepared, journal, stop),
+            Self::Here { engine, stop } => measure(engine.as_ref(), prepared, journal, stop),
             Self::There { transport, .. } => {
                 let folder = work.join("jobs");
                 let measured = gram_latency::remote::measure_there(transport.as_ref(), prepared, &folder);

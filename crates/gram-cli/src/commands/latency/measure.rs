@@ -6,14 +6,14 @@ use clap::Args;
 use gram_export::from_onnx;
 use gram_ir::{Network, Shape};
 use gram_latency::profile::Prepared;
-use gram_latency::{Prediction, Predictor};
+use gram_latency::{Layout, Prediction, Predictor};
 use gram_latency_runner::jobs::{MAX_MODEL_BYTES, read_bounded};
 use gram_latency_runner::stats::median;
 use gram_latency_runner::{Device, Outcome, Plan, Record, Times};
 use serde::Serialize;
 
 use super::engine::Bench;
-use super::place::{EngineArgs, Place};
+use super::place::{EngineArgs, EngineKind, Place};
 use super::{file_failure, predict_failure, profile_failure, read_device};
 use crate::args::parse_small;
 use crate::failure::{Failure, Kind, OrFail, Result};
@@ -63,6 +63,9 @@ struct Report<'a> {
 
 const ROUNDS: u32 = 5;
 
+/// Only kernels, of which nothing is asked here, depend on the layout.
+const ANY_LAYOUT: Layout = Layout::PLAIN;
+
 pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
     let (name, network) = network(args)?;
     let predictor = args.predict.as_deref().map(open_predictor).transpose()?;
@@ -72,7 +75,7 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
         file.expect_device(path, bench.device()).map_err(file_failure)?;
     }
     let plan = Plan { threads: args.engine.threads, runs: args.runs, block: 1, ..Plan::default() };
-    let prepared = Prepared::of_networks(vec![(name.clone(), network.clone())], ROUNDS, &plan, bench.layout());
+    let prepared = Prepared::of_networks(vec![(name.clone(), network.clone())], ROUNDS, &plan, ANY_LAYOUT);
     let prepared = prepared.map_err(profile_failure)?;
     let records = bench.measure(&prepared, None, &work);
     let _ = std::fs::remove_dir_all(&work);
@@ -125,7 +128,14 @@ pub(crate) fn measured_here(
     device: &Device,
     networks: Vec<(String, Network)>,
 ) -> std::result::Result<Result<Vec<f64>>, String> {
-    let args = EngineArgs { threads: device.threads, ..EngineArgs::default() };
+    let args = EngineArgs {
+        engine: EngineKind::Onnxruntime,
+        library: None,
+        threads: device.threads,
+        runner: None,
+        remote_folder: None,
+        cores: None,
+    };
     let work = std::env::temp_dir();
     let bench = Bench::open(&Place::Host, &args, &work).map_err(|failure| format!("{:#}", failure.error))?;
     let differences = bench.device().differences(device);
@@ -138,7 +148,7 @@ pub(crate) fn measured_here(
 fn measure_all(bench: &Bench, args: &EngineArgs, work: &Path, networks: Vec<(String, Network)>) -> Result<Vec<f64>> {
     let names: Vec<String> = networks.iter().map(|(name, _)| name.clone()).collect();
     let plan = Plan { threads: args.threads, ..Plan::default() };
-    let prepared = Prepared::of_networks(networks, ROUNDS, &plan, bench.layout()).map_err(profile_failure)?;
+    let prepared = Prepared::of_networks(networks, ROUNDS, &plan, ANY_LAYOUT).map_err(profile_failure)?;
     let records = bench.measure(&prepared, None, work)?;
     let (_, times) = prepared.own_networks(&records);
     let of = |name: &String| times.iter().find(|time| time.name == *name).map(|time| time.p50_us / 1e3);

@@ -46,7 +46,7 @@ pub(crate) enum EngineKind {
     Tract,
 }
 
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct EngineArgs {
     /// Engine; tract measures whole networks only, on this machine, on one thread
     #[arg(long, value_enum, default_value_t)]

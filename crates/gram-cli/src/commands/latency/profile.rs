@@ -62,7 +62,7 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<()> {
         plan: Plan { threads: args.engine.threads, ..Plan::default() },
         ..ProfileConfig::new(args.families.families()?)
     };
-    let prepared = Prepared::new(&config, bench.layout()).map_err(profile_failure)?;
+    let prepared = Prepared::new(&config, bench.layout()?).map_err(profile_failure)?;
     output::note(format_args!("{}: {} measurements", bench.device(), prepared.jobs.measurements().count()));
     let journal = beside(&args.output, ".journal");
     let records = bench.measure(&prepared, Some(&journal), &work)?;
