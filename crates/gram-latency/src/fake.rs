@@ -10,13 +10,15 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::Layout;
-use crate::fuse::fuse;
+use crate::fit::Terms;
+use crate::fuse::{PlacedKernel, fuse};
 use crate::kernel::{Kernel, KernelOp};
 
 /// A made-up device.
 ///
 /// A kernel takes `overhead + max(MACs / rate, bytes / bandwidth)`, depthwise convolutions at a quarter of the rate; a pass takes the sum of
-/// its kernels and [`Self::PASS_US`]; profiling adds [`Self::PROFILER_US`] to every node.
+/// its kernels and [`Self::PASS_US`]; profiling adds [`Self::PROFILER_US`] to every node. Where its caches are shared, every megabyte of weights
+/// and outputs costs up to [`Self::shared_us_per_mb`], the more the longer the kernels take.
 #[derive(Clone, Debug)]
 pub struct FakeEngine {
     /// What it claims to be.
@@ -29,6 +31,8 @@ pub struct FakeEngine {
     pub bytes_per_us: f64,
     /// Microseconds of every kernel.
     pub kernel_us: f64,
+    /// Microseconds for each megabyte that others have pushed out of the caches.
+    pub shared_us_per_mb: f64,
     /// Standard deviation of the relative noise of a pass.
     pub noise: f64,
     /// An operator that it refuses.
@@ -60,6 +64,7 @@ impl FakeEngine {
             macs_per_us: 4e4 * speed,
             bytes_per_us: 2e4 * speed,
             kernel_us: 0.4 / speed,
+            shared_us_per_mb: 0.0,
             noise: 0.0,
             refuses: None,
             random: Rc::new(RefCell::new(ChaCha8Rng::seed_from_u64(seed))),
@@ -76,7 +81,14 @@ impl FakeEngine {
     /// Microseconds of one pass of a network.
     pub fn network_time(&self, network: &Network) -> f64 {
         let kernels = fuse(network, self.layout).kernels;
-        Self::PASS_US + kernels.iter().map(|placed| self.kernel_time(&placed.kernel)).sum::<f64>()
+        let us = kernels.iter().map(|placed| self.kernel_time(&placed.kernel)).sum::<f64>();
+        Self::PASS_US + us + self.evicted_us(&kernels)
+    }
+
+    fn evicted_us(&self, kernels: &[PlacedKernel]) -> f64 {
+        let mut terms = Terms::default();
+        kernels.iter().for_each(|placed| terms.add(&placed.kernel, 1, self.kernel_time(&placed.kernel), 0.0));
+        self.shared_us_per_mb * terms.evicted_mb()
     }
 }
 
@@ -99,7 +111,7 @@ impl Engine for FakeEngine {
         if let Some(placed) = fused.kernels.iter().find(|placed| Some(placed.kernel.op) == self.refuses) {
             return Err(EngineError::Refused(format!("operator {} is not supported", placed.kernel.op)));
         }
-        let node = |placed: &crate::PlacedKernel| {
+        let node = |placed: &PlacedKernel| {
             let kernel = &placed.kernel;
             let blocked = kernel.blocked || kernel.op == KernelOp::ReorderInput;
             let [c, h, w] = kernel.output();
@@ -115,13 +127,20 @@ impl Engine for FakeEngine {
         };
         let nodes = fused.kernels.iter().map(node).collect();
         let Shape { c, h, w } = network.output_shape();
-        Ok(Box::new(FakeSession { engine: self, nodes, profiling, n_outputs: c * h * w }))
+        Ok(Box::new(FakeSession {
+            engine: self,
+            nodes,
+            evicted_us: self.evicted_us(&fused.kernels),
+            profiling,
+            n_outputs: c * h * w,
+        }))
     }
 }
 
 struct FakeSession<'a> {
     engine: &'a FakeEngine,
     nodes: Vec<(NodeRuns, f64)>,
+    evicted_us: f64,
     profiling: Profiling,
     n_outputs: usize,
 }
@@ -133,7 +152,7 @@ impl Session for FakeSession<'_> {
         let slow = |random: &mut ChaCha8Rng| 1.0 + self.engine.noise * (-random.random_range(1e-9..1.0f64).ln());
         let mut random = self.engine.random.borrow_mut();
         let factor = slow(&mut random);
-        let mut us = FakeEngine::PASS_US * factor;
+        let mut us = (FakeEngine::PASS_US + self.evicted_us) * factor;
         for (node, own) in &mut self.nodes {
             let took = (*own + profiler) * factor;
             node.us.push(took);

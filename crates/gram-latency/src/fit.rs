@@ -1,8 +1,12 @@
 //! Fitting: from the times of kernels and a few whole networks to what predicts other networks.
 //!
-//! `T = a + Σ scale(kernel) · time(kernel) + c · Σ reorders + d · number of kernels`. The sum is what an engine does that runs its kernels
-//! one after the other, so the fit extrapolates to larger networks (ALGORITHMS 4.2, F1). `d` is negative: it takes back what the engine's
-//! profiler adds to every kernel.
+//! `T = a + Σ scale(kernel) · time(kernel) + c · Σ reorders + d · number of kernels + e · M · (1 − exp(−t / 5 ms))`. The sum is what an engine
+//! does that runs its kernels one after the other, so the fit extrapolates to larger networks (ALGORITHMS 4.2, F1). `d` is negative: it takes
+//! back what the engine's profiler adds to every kernel.
+//!
+//! The last term is \[ours\]. In a network of its own a kernel finds its weights and its output's buffer in the caches. Among `M` megabytes of
+//! them that a pass touches once, others have pushed some out by the time they come round again, the more the longer the pass of `t`
+//! milliseconds takes; `e` is what a megabyte costs then. It matters where the last cache is shared with other programs (`docs/latency.md`).
 
 use std::collections::BTreeMap;
 
@@ -31,7 +35,9 @@ pub struct Fit {
     pub reorder_scale: f64,
     /// Microseconds that every kernel takes besides its time in the table; negative where the engine's profiler adds some.
     pub per_kernel_us: f64,
-    /// Covariance of the seven terms above, in their order, in microseconds: how well the networks settled them.
+    /// Microseconds for a megabyte of weights and outputs that has left the caches since the last pass.
+    pub eviction_us_per_mb: f64,
+    /// Covariance of the eight terms above, in their order, in microseconds: how well the networks settled them.
     pub covariance: [[f64; TERMS]; TERMS],
     /// Standard deviation of measured over predicted time of networks whose kernels are all in the table.
     pub residual_sd: f64,
@@ -68,7 +74,7 @@ pub enum FitError {
 pub const MIN_NETWORKS: usize = 8;
 
 /// Number of terms of the sum.
-const TERMS: usize = 7;
+const TERMS: usize = 8;
 
 /// What is expected of the terms before any network was seen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,8 +88,8 @@ pub(crate) struct Prior {
 impl Prior {
     /// Of a device with a table of its own \[ours\]: kernels take about what the table says.
     const OWN_TABLE: Self = Self {
-        mean: [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0],
-        sd: [20.0, 0.05, 0.05, 0.05, 0.05, 0.3, 3.0],
+        mean: [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0],
+        sd: [20.0, 0.05, 0.05, 0.05, 0.05, 0.3, 3.0, 30.0],
         common_sd: 0.3,
     };
 
@@ -91,7 +97,7 @@ impl Prior {
     /// quarter, and all together by as much.
     pub(crate) fn translated(fit: &Fit, ratio: f64) -> Self {
         let mean = fit.terms().map(|term| ratio * term);
-        let [per_pass, .., reorder, per_kernel] = mean;
+        let [per_pass, .., reorder, per_kernel, eviction] = mean;
         let factor = 0.25 * ratio;
         let sd = [
             10.0 * ratio + 0.5 * per_pass.abs(),
@@ -101,6 +107,7 @@ impl Prior {
             factor,
             0.5 * reorder.abs(),
             ratio + 0.5 * per_kernel.abs(),
+            10.0 * ratio + 0.5 * eviction.abs(),
         ];
         Self { mean, sd, common_sd: factor }
     }
@@ -113,11 +120,17 @@ const SESSION_SD: f64 = 0.005;
 /// The standard normal's quantile for [`COVERAGE`].
 const NORMAL_QUANTILE: f64 = 1.645;
 
-/// The terms of a network, and the variance of its time, in µs², that comes from kernels that are not in the table.
+/// Milliseconds after which about two thirds of what a pass left in the caches are gone \[ours\]; between 3 and 12 it hardly matters.
+const EVICTION_MS: f64 = 5.0;
+
+/// What the terms of a network are made of, and the variance of its time, in µs², that comes from kernels that are not in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Terms {
-    pub(crate) values: [f64; TERMS],
-    pub(crate) variance: f64,
+    /// All terms but the last.
+    sums: [f64; TERMS - 1],
+    /// Of weights and outputs.
+    megabytes: f64,
+    variance: f64,
     pub(crate) n_estimated: u32,
 }
 
@@ -125,11 +138,27 @@ impl Terms {
     /// Adds `count` kernels of `us` each; `log_sd` is 0 if it was measured.
     pub(crate) fn add(&mut self, kernel: &Kernel, count: u32, us: f64, log_sd: f64) {
         let count_f64 = f64::from(count);
-        self.values[0] = 1.0;
-        self.values[term_of(kernel)] += count_f64 * us;
-        self.values[6] += count_f64;
+        self.sums[0] = 1.0;
+        self.sums[term_of(kernel)] += count_f64 * us;
+        self.sums[6] += count_f64;
+        self.megabytes += count_f64 * 4e-6 * (kernel.weights() + kernel.elements_out()) as f64;
         self.variance += (count_f64 * us * log_sd).powi(2);
         self.n_estimated += if log_sd > 0.0 { count } else { 0 };
+    }
+
+    /// Microseconds of all kernels, by the table.
+    fn kernels_us(&self) -> f64 {
+        self.sums[1..6].iter().sum()
+    }
+
+    /// Megabytes of weights and outputs that are expected to have left a shared cache.
+    pub(crate) fn evicted_mb(&self) -> f64 {
+        self.megabytes * (1.0 - (-self.kernels_us() / (1e3 * EVICTION_MS)).exp())
+    }
+
+    fn values(&self) -> [f64; TERMS] {
+        let [pass, pointwise, dense, depthwise, other, reorder, kernels] = self.sums;
+        [pass, pointwise, dense, depthwise, other, reorder, kernels, self.evicted_mb()]
     }
 }
 
@@ -153,6 +182,7 @@ impl Fit {
             self.other_scale,
             self.reorder_scale,
             self.per_kernel_us,
+            self.eviction_us_per_mb,
         ]
     }
 
@@ -164,8 +194,8 @@ impl Fit {
     /// Predicted time in microseconds and half the relative width of its interval.
     pub(crate) fn predict(&self, terms: &Terms) -> (f64, f64) {
         // A network takes some time, whatever was fitted far away from it.
-        let floor = 0.1 * terms.values[1..6].iter().sum::<f64>();
-        let us = dot(&self.terms(), &terms.values).max(floor).max(1e-3);
+        let floor = 0.1 * terms.kernels_us();
+        let us = dot(&self.terms(), &terms.values()).max(floor).max(1e-3);
         let sd = relative_sd(self.residual_sd, terms, &self.covariance, us);
         (us, (self.interval_factor * sd).hypot(NORMAL_QUANTILE * SESSION_SD))
     }
@@ -174,7 +204,8 @@ impl Fit {
 /// Residuals, kernels whose times are estimates, and terms that the networks did not settle: the last is what grows where networks are
 /// larger than those that were fitted to.
 fn relative_sd(residual_sd: f64, terms: &Terms, covariance: &[[f64; TERMS]; TERMS], us: f64) -> f64 {
-    let unsettled: f64 = covariance.iter().zip(&terms.values).map(|(row, value)| value * dot(row, &terms.values)).sum();
+    let values = terms.values();
+    let unsettled: f64 = covariance.iter().zip(&values).map(|(row, value)| value * dot(row, &values)).sum();
     (residual_sd.powi(2) + (terms.variance + unsettled.max(0.0)) / (us * us)).sqrt()
 }
 
@@ -209,7 +240,7 @@ pub(crate) fn fit_from(
     let left_out = left_out.collect::<Result<Vec<Terms>, _>>()?;
     let us: Vec<f64> = networks.iter().map(|network| network.p50_us).collect();
     let rows: Vec<[f64; TERMS]> =
-        measured.iter().zip(&us).map(|(terms, us)| terms.values.map(|value| value / us)).collect();
+        measured.iter().zip(&us).map(|(terms, us)| terms.values().map(|value| value / us)).collect();
     let mut residual_sd = 0.01;
     for _ in 0..4 {
         let residuals: Vec<f64> =
@@ -219,7 +250,7 @@ pub(crate) fn fit_from(
     let mut scores: Vec<f64> = (0..n_networks)
         .map(|i| {
             let Posterior { mean, covariance } = posterior(prior, &rows, residual_sd, Some(i));
-            let predicted = dot(&mean, &left_out[i].values);
+            let predicted = dot(&mean, &left_out[i].values());
             (us[i] / predicted - 1.0).abs() / relative_sd(residual_sd, &left_out[i], &covariance, predicted)
         })
         .collect();
@@ -228,7 +259,16 @@ pub(crate) fn fit_from(
     let rank = ((n_networks + 1) as f64 * COVERAGE).ceil() as usize;
     let interval_factor = scores[rank.min(n_networks) - 1];
     let Posterior { mean, covariance } = posterior(prior, &rows, residual_sd, None);
-    let [per_pass_us, pointwise_scale, dense_scale, depthwise_scale, other_scale, reorder_scale, per_kernel_us] = mean;
+    let [
+        per_pass_us,
+        pointwise_scale,
+        dense_scale,
+        depthwise_scale,
+        other_scale,
+        reorder_scale,
+        per_kernel_us,
+        eviction,
+    ] = mean;
     Ok(Fit {
         per_pass_us,
         pointwise_scale,
@@ -237,6 +277,7 @@ pub(crate) fn fit_from(
         other_scale,
         reorder_scale,
         per_kernel_us,
+        eviction_us_per_mb: eviction,
         covariance,
         residual_sd,
         interval_factor,

@@ -68,4 +68,4 @@ pub use metrics::{Accuracy, spearman};
 pub use predictor::{PredictError, Prediction, Predictor};
 
 /// Version of device files.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;

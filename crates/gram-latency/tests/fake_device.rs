@@ -16,15 +16,15 @@ fn family(nodes: usize) -> Family {
     Family { name: "swiftnet".into(), kind: FamilyKind::Space(space), input: Shape::chw(3, 64, 64), num_classes: 2 }
 }
 
-fn prepared(engine: &FakeEngine, nodes: usize) -> Prepared {
+fn prepared(engine: &FakeEngine, family: Family, networks: u64) -> Prepared {
     let config = ProfileConfig {
-        networks: 12,
+        networks,
         kernel_networks: 12,
         random_kernels: 40,
         kernel_rounds: 1,
         network_rounds: 2,
         plan: Plan { runs: 8, warmups: 1, pause_ms: 0, ..Plan::default() },
-        ..ProfileConfig::new(vec![family(nodes)])
+        ..ProfileConfig::new(vec![family])
     };
     Prepared::new(&config, engine_layout(engine).unwrap()).unwrap()
 }
@@ -34,7 +34,11 @@ fn go_on(_: gram_latency_runner::Progress<'_>) -> ControlFlow<()> {
 }
 
 fn profiled(engine: &FakeEngine, nodes: usize) -> DeviceFile {
-    let prepared = prepared(engine, nodes);
+    profiled_with(engine, family(nodes), 12)
+}
+
+fn profiled_with(engine: &FakeEngine, family: Family, networks: u64) -> DeviceFile {
+    let prepared = prepared(engine, family, networks);
     let records = measure_here(engine, &prepared, None, &mut go_on).unwrap();
     let mut file = prepared.device_file(engine.device(), &records).unwrap();
     file.fit = Some(fit(&file).unwrap());
@@ -60,6 +64,23 @@ fn a_device_without_noise_is_predicted_at_four_times_the_size() {
 }
 
 #[test]
+fn what_shared_caches_cost_is_found_in_whole_networks() {
+    let input = Shape::chw(3, 128, 128);
+    let chain = Family { name: "chain".into(), kind: FamilyKind::Chain, input, num_classes: 1000 };
+    let mut engine = FakeEngine::new("shared", 1.0, 1);
+    engine.shared_us_per_mb = 60.0;
+    let file = profiled_with(&engine, chain.clone(), 24);
+    let predictor = Predictor::new(&file).unwrap();
+    assert!((predictor.fit().eviction_us_per_mb - 60.0).abs() < 6.0, "{:?}", predictor.fit());
+    for index in 0..12 {
+        let network = chain.network(9, index).unwrap();
+        let predicted = 1e3 * predictor.predict(&network).unwrap().ms;
+        let expected = engine.network_time(&network);
+        assert!((predicted / expected - 1.0).abs() < 0.01, "{predicted}, {expected}");
+    }
+}
+
+#[test]
 fn predictions_are_a_sum_and_so_extrapolate_while_flat_ones_do_not() {
     let mut engine = FakeEngine::new("noisy", 1.0, 3);
     engine.noise = 0.01;
@@ -76,7 +97,7 @@ fn predictions_are_a_sum_and_so_extrapolate_while_flat_ones_do_not() {
 #[test]
 fn a_run_that_was_stopped_goes_on_and_ends_with_the_same_file() {
     let engine = FakeEngine::new("stopped", 1.0, 1);
-    let prepared = prepared(&engine, 8);
+    let prepared = prepared(&engine, family(8), 12);
     let folder = tempfile::tempdir().unwrap();
     let journal = folder.path().join("device.json.journal");
     let whole = measure_here(&engine, &prepared, None, &mut go_on).unwrap();
@@ -137,7 +158,7 @@ fn what_the_engine_refuses_costs_only_itself() {
 fn a_noisy_machine_is_refused_with_advice_and_what_was_measured_is_kept() {
     let mut engine = FakeEngine::new("noisy", 1.0, 2);
     engine.noise = 0.8;
-    let prepared = prepared(&engine, 8);
+    let prepared = prepared(&engine, family(8), 12);
     let folder = tempfile::tempdir().unwrap();
     let journal = folder.path().join("journal");
     let error = measure_here(&engine, &prepared, Some(&journal), &mut go_on).unwrap_err();
@@ -179,7 +200,7 @@ fn device_files_keep_everything_and_refuse_what_is_not_theirs() {
         std::fs::write(&path, text).unwrap();
         DeviceFile::read(&path).unwrap_err()
     };
-    let error = refused(text.replacen("\"format_version\": 1", "\"format_version\": 7", 1));
+    let error = refused(text.replacen("\"format_version\": 2", "\"format_version\": 7", 1));
     assert!(matches!(error, DeviceFileError::Version { found: 7, .. }), "{error}");
     assert!(error.to_string().contains("Profile the device again"), "{error}");
     for (from, to, words) in [

@@ -99,6 +99,7 @@ pub(super) fn report(file: &DeviceFile, json: bool) -> Result<()> {
         row("networks fitted to", fit.n_networks.to_string()),
         row("microseconds of a pass", format!("{:.2}", fit.per_pass_us)),
         row("microseconds of a kernel", format!("{:.2}", fit.per_kernel_us)),
+        row("microseconds of an evicted MB", format!("{:.1}", fit.eviction_us_per_mb)),
         row("residual", format!("{:.2} %", 100.0 * fit.residual_sd)),
         row("90 % interval", format!("± {:.1} %", 100.0 * fit.half_width())),
     ]);
