@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 /// Version of `jobs.json` and `results.jsonl`.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Name of the file that lists the jobs.
 pub const JOBS_FILE: &str = "jobs.json";
 /// Name of the file that the runner writes.
@@ -34,6 +34,10 @@ pub struct JobFile {
     pub plan: Plan,
     /// Measured around every block of jobs; what it drifts by is what the machine drifts by.
     pub reference: Job,
+    /// A network that does not stay in the caches, measured besides where such networks are measured: what it drifts by is what others do
+    /// to a shared cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_reference: Option<Job>,
     /// What to measure.
     pub jobs: Vec<Job>,
 }
@@ -147,7 +151,7 @@ impl JobFile {
             return Err(format!("{} jobs, more than {MAX_JOBS}", self.jobs.len()));
         }
         let mut ids = BTreeSet::new();
-        for job in self.jobs.iter().chain([&self.reference]) {
+        for job in self.models() {
             if !ids.insert(&job.id) {
                 return Err(format!("job `{}` stands twice", job.id));
             }
@@ -160,6 +164,11 @@ impl JobFile {
             }
         }
         Ok(())
+    }
+
+    /// All jobs as they are listed, then the references.
+    pub fn models(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.iter().chain([&self.reference]).chain(&self.large_reference)
     }
 
     /// Every measurement that the list asks for, rounds outermost, so that the rounds of a job lie far apart.
@@ -212,7 +221,14 @@ mod tests {
     fn file() -> JobFile {
         let once = Job { rounds: 1, ..job("b") };
         let (digest, plan, reference) = ("d".into(), Plan::default(), job("reference"));
-        JobFile { format_version: FORMAT_VERSION, digest, plan, reference, jobs: vec![job("a"), once] }
+        JobFile {
+            format_version: FORMAT_VERSION,
+            digest,
+            plan,
+            reference,
+            large_reference: None,
+            jobs: vec![job("a"), once],
+        }
     }
 
     #[test]

@@ -63,6 +63,9 @@ pub struct Times {
     pub p90_us: f64,
     /// The reference's time around the block: the mean of before and after.
     pub reference_us: f64,
+    /// The same of the large reference, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_reference_us: Option<f64>,
     /// Times of nodes, if the job is profiled, in the order in which they ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeTime>,
@@ -236,7 +239,15 @@ mod tests {
     use super::*;
 
     fn record(id: &str, round: u32) -> Record {
-        let times = Times { n: 3, min_us: 1.5, p50_us: 2.0, p90_us: 2.5, reference_us: 9.0, nodes: Vec::new() };
+        let times = Times {
+            n: 3,
+            min_us: 1.5,
+            p50_us: 2.0,
+            p90_us: 2.5,
+            reference_us: 9.0,
+            large_reference_us: None,
+            nodes: Vec::new(),
+        };
         Record { id: id.into(), round, outcome: Outcome::Measured(times) }
     }
 

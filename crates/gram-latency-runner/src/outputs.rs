@@ -22,7 +22,7 @@ pub struct Outputs {
     pub device: Device,
     /// [`JobFile::digest`] of the list whose models they are.
     pub jobs_digest: String,
-    /// The jobs as they are listed, then the reference.
+    /// The jobs as they are listed, then the references.
     pub outputs: Vec<Output>,
 }
 
@@ -53,8 +53,8 @@ impl Outputs {
     /// [`FolderError`]; values that are not finite are a failure of the engine.
     pub fn of_folder(engine: &dyn Engine, folder: &Path) -> Result<Self, FolderError> {
         let jobs = JobFile::open(folder)?;
-        let all = jobs.jobs.iter().chain([&jobs.reference]);
-        let outputs = all.map(|job| Ok(Output { id: job.id.clone(), computed: compute(engine, folder, job)? }));
+        let outputs =
+            jobs.models().map(|job| Ok(Output { id: job.id.clone(), computed: compute(engine, folder, job)? }));
         let outputs = outputs.collect::<Result<_, FolderError>>()?;
         let device = engine.device().clone();
         Ok(Self { format_version: FORMAT_VERSION, device, jobs_digest: jobs.digest, outputs })
@@ -173,7 +173,7 @@ mod tests {
         };
         let jobs = (0..models.len() - 1).map(job).collect();
         let (digest, plan, reference) = ("d".into(), Plan::default(), job(models.len() - 1));
-        let file = JobFile { format_version: FORMAT_VERSION, digest, plan, reference, jobs };
+        let file = JobFile { format_version: FORMAT_VERSION, digest, plan, reference, large_reference: None, jobs };
         fs::write(folder.path().join(JOBS_FILE), serde_json::to_string(&file).unwrap()).unwrap();
         for (i, model) in models.iter().enumerate() {
             fs::write(folder.path().join(format!("{i}.onnx")), model).unwrap();

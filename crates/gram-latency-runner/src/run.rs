@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::engine::{Engine, EngineError, Profiling, Session};
 use crate::jobs::{Job, JobFile, Plan};
 use crate::journal::{NodeTime, Outcome, Record, Times};
-use crate::stats::{Spread, lower_half_mean};
+use crate::stats::{Spread, lower_half_mean, median};
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,16 +101,19 @@ pub fn run<H: Host>(
     if pending.is_empty() {
         return Ok(Ended::Complete);
     }
-    let model = host.model(&file.reference).map_err(RunError::Host)?;
-    let reference = Reference { engine, job: &file.reference, model, plan: &file.plan };
-    let mut before = reference.measure().map_err(RunError::Reference)?;
+    let mut reference =
+        |job| Ok(Reference { engine, job, model: host.model(job).map_err(RunError::Host)?, plan: &file.plan });
+    let small = reference(&file.reference)?;
+    let large = file.large_reference.as_ref().map(reference).transpose()?;
+    let references = References { small, large };
+    let mut before = references.measure().map_err(RunError::Reference)?;
     for block in pending.chunks(file.plan.block) {
         let mut tries = 0;
         loop {
             let measured = measure_block(engine, &file.plan, block, host, progress)?;
-            let after = reference.measure().map_err(RunError::Reference)?;
-            let drift = (after / before - 1.0).abs();
-            let around = 0.5 * (before + after);
+            let after = references.measure().map_err(RunError::Reference)?;
+            let drift = (after.us / before.us - 1.0).abs();
+            let around = before.mean(after);
             before = after;
             let Block::Measured(mut records) = measured else { return Ok(Ended::Stopped) };
             if drift <= file.plan.max_drift {
@@ -146,10 +149,38 @@ impl Counter {
 }
 
 impl Record {
-    fn set_reference(&mut self, us: f64) {
+    fn set_reference(&mut self, around: ReferenceTimes) {
         if let Outcome::Measured(times) = &mut self.outcome {
-            times.reference_us = us;
+            (times.reference_us, times.large_reference_us) = (around.us, around.large_us);
         }
+    }
+}
+
+struct References<'a> {
+    small: Reference<'a>,
+    large: Option<Reference<'a>>,
+}
+
+#[derive(Clone, Copy)]
+struct ReferenceTimes {
+    us: f64,
+    large_us: Option<f64>,
+}
+
+impl References<'_> {
+    fn measure(&self) -> Result<ReferenceTimes, EngineError> {
+        let Plan { warmups, runs, .. } = *self.small.plan;
+        let us = lower_half_mean(&self.small.times(warmups, runs)?);
+        // It stands for median passes, and takes longer.
+        let large = |large: &Reference<'_>| Ok(median(&large.times(warmups.div_ceil(2), runs.div_ceil(2))?));
+        Ok(ReferenceTimes { us, large_us: self.large.as_ref().map(large).transpose()? })
+    }
+}
+
+impl ReferenceTimes {
+    fn mean(self, other: Self) -> Self {
+        let mean = |a: f64, b: f64| 0.5 * (a + b);
+        Self { us: mean(self.us, other.us), large_us: self.large_us.zip(other.large_us).map(|(a, b)| mean(a, b)) }
     }
 }
 
@@ -162,13 +193,12 @@ struct Reference<'a> {
 
 impl Reference<'_> {
     /// Loads the reference anew: where its buffers lie in memory is worth a percent or two, and should not be the same for a whole run.
-    fn measure(&self) -> Result<f64, EngineError> {
+    fn times(&self, warmups: usize, runs: usize) -> Result<Vec<f64>, EngineError> {
         let mut session = self.engine.load(&self.model, self.job.input, Profiling::Off)?;
-        for _ in 0..self.plan.warmups {
+        for _ in 0..warmups {
             session.run()?;
         }
-        let times: Vec<f64> = (0..self.plan.runs).map(|_| session.run()).collect::<Result<_, _>>()?;
-        Ok(lower_half_mean(&times))
+        (0..runs).map(|_| session.run()).collect()
     }
 }
 
@@ -236,7 +266,15 @@ fn measure(engine: &dyn Engine, plan: &Plan, job: &Job, model: &[u8]) -> Result<
     let nodes = if job.profiled { node_times(session, plan.runs)? } else { Vec::new() };
     let spread = Spread::of(&times).ok_or_else(|| EngineError::Failed("no passes were measured".into()))?;
     let Spread { min, p50, p90 } = spread;
-    Ok(Times { n: times.len(), min_us: min, p50_us: p50, p90_us: p90, reference_us: 0.0, nodes })
+    Ok(Times {
+        n: times.len(),
+        min_us: min,
+        p50_us: p50,
+        p90_us: p90,
+        reference_us: 0.0,
+        large_reference_us: None,
+        nodes,
+    })
 }
 
 fn node_times(session: Box<dyn Session + '_>, runs: usize) -> Result<Vec<NodeTime>, EngineError> {

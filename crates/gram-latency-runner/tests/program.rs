@@ -25,7 +25,7 @@ fn write_jobs(folder: &Path) {
     let plan = serde_json::to_value(gram_latency_runner::Plan::default()).unwrap();
     let (reference, jobs) = (job("reference"), [job("a")]);
     let list = serde_json::json!(
-        {"format_version": 1, "digest": "d", "plan": plan, "reference": reference, "jobs": jobs}
+        {"format_version": 2, "digest": "d", "plan": plan, "reference": reference, "jobs": jobs}
     );
     fs::write(folder.join("jobs.json"), list.to_string()).unwrap();
 }

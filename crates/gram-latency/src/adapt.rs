@@ -8,6 +8,7 @@ use gram_latency_runner::{Device, Plan};
 
 use crate::FORMAT_VERSION;
 use crate::device_file::{DeviceFile, NetworkTime};
+use crate::eviction::References;
 use crate::family::{Family, FamilyError};
 use crate::fit::{FitError, Prior, fit_from};
 use crate::fuse::fuse;
@@ -76,8 +77,8 @@ pub struct NewDevice {
     pub device: Device,
     /// How it was measured.
     pub plan: Plan,
-    /// Median time of the reference network, in microseconds.
-    pub reference_us: f64,
+    /// Times of the reference networks.
+    pub references: References,
     /// Measured networks with their names and median and fastest passes, in microseconds.
     pub networks: Vec<(String, Network, [f64; 2])>,
 }
@@ -126,7 +127,8 @@ fn adapt_one(known: &DeviceFile, new: &NewDevice) -> Result<DeviceFile, AdaptErr
         plan: new.plan.clone(),
         families: known.families.clone(),
         borrowed_from: Some(known.borrowed_from.clone().unwrap_or_else(|| known.device.clone())),
-        reference_us: new.reference_us,
+        reference_us: new.references.us,
+        large_reference_us: new.references.large_us,
         kernels: known.kernels.clone(),
         networks,
         refused: BTreeMap::new(),

@@ -8,6 +8,7 @@ use gram_latency_runner::jobs::read_bounded;
 use gram_latency_runner::{Device, JobError, Plan};
 use serde::{Deserialize, Serialize};
 
+use crate::eviction::References;
 use crate::family::Family;
 use crate::fit::Fit;
 use crate::kernel::Kernel;
@@ -35,6 +36,9 @@ pub struct DeviceFile {
     pub borrowed_from: Option<Device>,
     /// Median time of the reference network, in microseconds; all times are scaled to it.
     pub reference_us: f64,
+    /// Median time of the large reference network, in microseconds, where large networks were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_reference_us: Option<f64>,
     /// The table.
     pub kernels: BTreeMap<Kernel, KernelTime>,
     /// Whole networks.
@@ -142,6 +146,11 @@ impl DeviceFile {
         Ok(write_atomic(path, text.as_bytes())?)
     }
 
+    /// Times of the reference networks.
+    pub fn references(&self) -> References {
+        References { us: self.reference_us, large_us: self.large_reference_us }
+    }
+
     /// Refuses `device` if it is not the file's.
     ///
     /// # Errors
@@ -156,8 +165,8 @@ impl DeviceFile {
 
     fn check(&self) -> Result<(), String> {
         let positive = |us: f64| us.is_finite() && us > 0.0;
-        if !positive(self.reference_us) {
-            return Err("reference_us must be above 0".into());
+        if !positive(self.reference_us) || !self.large_reference_us.is_none_or(positive) {
+            return Err("reference_us and large_reference_us must be above 0".into());
         }
         if let Some((kernel, time)) = self.kernels.iter().find(|(_, time)| !positive(time.us)) {
             return Err(format!("kernel `{kernel}`: a time of {}", time.us));

@@ -4,15 +4,14 @@
 //! does that runs its kernels one after the other, so the fit extrapolates to larger networks (ALGORITHMS 4.2, F1). `d` is negative: it takes
 //! back what the engine's profiler adds to every kernel.
 //!
-//! The last term is \[ours\]. In a network of its own a kernel finds its weights and its output's buffer in the caches. Among `M` megabytes of
-//! them that a pass touches once, others have pushed some out by the time they come round again, the more the longer the pass of `t`
-//! milliseconds takes; `e` is what a megabyte costs then. It matters where the last cache is shared with other programs (`docs/latency.md`).
+//! The last term, \[ours\], is what shared caches cost; see `eviction.rs`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::device_file::{DeviceFile, KernelTime, NetworkTime};
+use crate::eviction;
 use crate::kernel::{Kernel, KernelOp};
 use crate::linalg::{Cholesky, dot};
 use crate::regressor::Regressors;
@@ -117,11 +116,10 @@ impl Prior {
 const MIN_RESIDUAL_SD: f64 = 0.004;
 /// Standard deviation of what a whole session is off by after it was scaled to the reference: measured, `docs/latency.md`.
 const SESSION_SD: f64 = 0.005;
+/// Standard deviation of what a session's evictions cost after scaling to the large reference, as a share of their cost: measured, the same.
+const EVICTION_SD: f64 = 0.1;
 /// The standard normal's quantile for [`COVERAGE`].
 const NORMAL_QUANTILE: f64 = 1.645;
-
-/// Milliseconds after which about two thirds of what a pass left in the caches are gone \[ours\]; between 3 and 12 it hardly matters.
-const EVICTION_MS: f64 = 5.0;
 
 /// What the terms of a network are made of, and the variance of its time, in µs², that comes from kernels that are not in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -141,7 +139,7 @@ impl Terms {
         self.sums[0] = 1.0;
         self.sums[term_of(kernel)] += count_f64 * us;
         self.sums[6] += count_f64;
-        self.megabytes += count_f64 * 4e-6 * (kernel.weights() + kernel.elements_out()) as f64;
+        self.megabytes += count_f64 * eviction::megabytes(kernel);
         self.variance += (count_f64 * us * log_sd).powi(2);
         self.n_estimated += if log_sd > 0.0 { count } else { 0 };
     }
@@ -153,7 +151,7 @@ impl Terms {
 
     /// Megabytes of weights and outputs that are expected to have left a shared cache.
     pub(crate) fn evicted_mb(&self) -> f64 {
-        self.megabytes * (1.0 - (-self.kernels_us() / (1e3 * EVICTION_MS)).exp())
+        eviction::evicted_mb(self.megabytes, self.kernels_us())
     }
 
     fn values(&self) -> [f64; TERMS] {
@@ -186,7 +184,7 @@ impl Fit {
         ]
     }
 
-    /// Half the relative width of the 90 % interval of networks whose kernels are all in the table.
+    /// Half the relative width of the 90 % interval of networks whose kernels are all in the table and that stay in the caches.
     pub fn half_width(&self) -> f64 {
         (self.interval_factor * self.residual_sd).hypot(NORMAL_QUANTILE * SESSION_SD)
     }
@@ -197,7 +195,8 @@ impl Fit {
         let floor = 0.1 * terms.kernels_us();
         let us = dot(&self.terms(), &terms.values()).max(floor).max(1e-3);
         let sd = relative_sd(self.residual_sd, terms, &self.covariance, us);
-        (us, (self.interval_factor * sd).hypot(NORMAL_QUANTILE * SESSION_SD))
+        let session_sd = SESSION_SD.hypot(EVICTION_SD * self.eviction_us_per_mb * terms.evicted_mb() / us);
+        (us, (self.interval_factor * sd).hypot(NORMAL_QUANTILE * session_sd))
     }
 }
 

@@ -1,6 +1,6 @@
-//! What a profile measures besides the networks of its families: a reference network, and kernels at random.
+//! What a profile measures besides the networks of its families: two reference networks, and kernels at random.
 
-use gram_ir::{Activation, Conv2d, Network, NetworkError, NodeId, Op, Pool, Shape};
+use gram_ir::{Activation, Conv2d, LowerError, Network, NetworkError, NodeId, Op, Pool, PresetError, Shape, preset};
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
@@ -33,6 +33,21 @@ pub(crate) fn reference() -> Result<Network, NetworkError> {
     }
     network.set_output(tip)?;
     Ok(network)
+}
+
+/// A network with 14 MB of weights, some milliseconds long: far more than a core has caches of its own.
+pub(crate) fn large_reference() -> Result<Network, LargeReferenceError> {
+    Ok(preset("mobilenet-v2-1.0", Some(Shape::chw(3, 128, 128)), None)?.lower()?)
+}
+
+/// Why the large reference could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum LargeReferenceError {
+    /// It is no preset, or takes no such images.
+    Preset(#[from] PresetError),
+    /// It could not be lowered.
+    Lower(#[from] LowerError),
 }
 
 /// A kernel such as networks for small devices have: channels log-uniform to 512, maps of 4 to 64 pixels.

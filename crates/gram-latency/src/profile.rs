@@ -12,11 +12,12 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::bench::{bench_network, kernel_times, timing_model};
 use crate::device_file::{DeviceFile, KernelTime, NetworkTime};
+use crate::eviction::{self, LARGE_MB, LargeReference, References};
 use crate::family::{Family, FamilyError};
 use crate::fuse::{Fused, fuse};
 use crate::kernel::Kernel;
 use crate::layout::probe;
-use crate::made_up::{random_kernel, reference};
+use crate::made_up::{LargeReferenceError, large_reference, random_kernel, reference};
 use crate::{FORMAT_VERSION, Layout};
 
 /// What is measured of a device.
@@ -52,7 +53,7 @@ impl ProfileConfig {
             random_kernels: 250,
             max_kernels: 4000,
             kernel_rounds: 2,
-            network_rounds: 4,
+            network_rounds: 6,
             seed: 1_000_003,
             plan: Plan::default(),
         }
@@ -77,6 +78,9 @@ pub enum ProfileError {
     /// The reference network could not be made.
     #[error("the reference network: {0}")]
     Reference(#[from] NetworkError),
+    /// The large reference network could not be made.
+    #[error("the large reference network: {0}")]
+    LargeReference(#[from] LargeReferenceError),
     /// Too little was measured to make a device file of it.
     #[error("no {what} was measured{}", refused_hint(*n_refused))]
     Nothing {
@@ -99,6 +103,7 @@ pub struct Prepared {
     families: Vec<Family>,
     layout: Layout,
     reference: Network,
+    large_reference: Network,
     /// By job id.
     targets: BTreeMap<String, Target>,
 }
@@ -190,24 +195,27 @@ impl Prepared {
         for (name, network) in networks {
             add(format!("network {name}"), Target::Network { name, network }, false, network_rounds);
         }
-        let reference = reference()?;
-        let Shape { c, h, w } = reference.input_shape();
-        let reference_job = Job {
-            id: "reference".into(),
-            model: "nets/reference.onnx".into(),
-            input: [c, h, w],
-            profiled: false,
-            rounds: 1,
+        let (reference, large_reference) = (reference()?, large_reference()?);
+        let job = |id: &str, network: &Network| {
+            let Shape { c, h, w } = network.input_shape();
+            let model = format!("nets/{id}.onnx");
+            Job { id: id.into(), model, input: [c, h, w], profiled: false, rounds: 1 }
         };
+        let is_large = |target: &Target| match target {
+            Target::Network { network, .. } => eviction::megabytes_of(&counted(&fuse(network, layout))) >= LARGE_MB,
+            Target::Kernel { .. } => false,
+        };
+        let any_large = targets.values().any(is_large);
         let mut file = JobFile {
             format_version: JOBS_VERSION,
             digest: String::new(),
             plan: plan.clone(),
-            reference: reference_job,
+            reference: job("reference", &reference),
+            large_reference: any_large.then(|| job(LARGE_REFERENCE, &large_reference)),
             jobs,
         };
         file.digest = digest(&file, &targets);
-        Ok(Self { jobs: file, families: Vec::new(), layout, reference, targets })
+        Ok(Self { jobs: file, families: Vec::new(), layout, reference, large_reference, targets })
     }
 
     /// The ONNX bytes of a job.
@@ -217,6 +225,7 @@ impl Prepared {
     pub fn model(&self, job: &Job) -> Result<Vec<u8>, ProfileError> {
         let network = match self.targets.get(&job.id) {
             Some(Target::Kernel { network, .. } | Target::Network { network, .. }) => network,
+            None if job.id == LARGE_REFERENCE => &self.large_reference,
             None => &self.reference,
         };
         Ok(timing_model(network)?)
@@ -235,9 +244,10 @@ impl Prepared {
             plan: self.jobs.plan.clone(),
             families: self.families.clone(),
             borrowed_from: None,
-            reference_us: measured.reference_us,
+            reference_us: measured.references.us,
+            large_reference_us: measured.references.large_us,
             kernels: self.kernel_table(&measured),
-            networks: self.network_times(&measured),
+            networks: self.network_times(&measured, measured.references),
             refused: measured.refused,
             fit: None,
         };
@@ -251,17 +261,15 @@ impl Prepared {
         Ok(file)
     }
 
-    /// Times of the whole networks alone, scaled to a reference of `reference_us`; those that the engine refused are left out.
-    pub fn networks(&self, records: &[Record], reference_us: f64) -> Vec<NetworkTime> {
-        let mut measured = self.measured(records);
-        measured.reference_us = reference_us;
-        self.network_times(&measured)
+    /// Times of the whole networks alone, scaled to what the references took `then`; those that the engine refused are left out.
+    pub fn networks(&self, records: &[Record], then: References) -> Vec<NetworkTime> {
+        self.network_times(&self.measured(records), then)
     }
 
-    /// Time of the reference network, in microseconds, and times of the whole networks as they were measured.
-    pub fn own_networks(&self, records: &[Record]) -> (f64, Vec<NetworkTime>) {
+    /// Times of the reference networks, and times of the whole networks as they were measured.
+    pub fn own_networks(&self, records: &[Record]) -> (References, Vec<NetworkTime>) {
         let measured = self.measured(records);
-        (measured.reference_us, self.network_times(&measured))
+        (measured.references, self.network_times(&measured, measured.references))
     }
 
     fn measured<'a>(&self, records: &'a [Record]) -> Measured<'a> {
@@ -275,8 +283,13 @@ impl Prepared {
                 }
             }
         }
-        let references: Vec<f64> = times.values().flatten().map(|of| of.reference_us).collect();
-        Measured { times, refused, reference_us: median(&references) }
+        let over_all = |us: fn(&Times) -> Option<f64>| {
+            let all: Vec<f64> = times.values().flatten().filter_map(|of| us(of)).collect();
+            (!all.is_empty()).then(|| median(&all))
+        };
+        let us = over_all(|times| Some(times.reference_us)).unwrap_or(f64::NAN);
+        let references = References { us, large_us: over_all(|times| times.large_reference_us) };
+        Measured { times, refused, references }
     }
 
     fn kernel_table(&self, measured: &Measured<'_>) -> BTreeMap<Kernel, KernelTime> {
@@ -288,7 +301,7 @@ impl Prepared {
                 .of(id)
                 .filter_map(|times| {
                     let us = kernel_times(network, &fused, &times.nodes)[*place]?;
-                    Some(us * measured.reference_us / times.reference_us)
+                    Some(us * measured.references.us / times.reference_us)
                 })
                 .collect();
             if !rounds.is_empty() {
@@ -298,20 +311,27 @@ impl Prepared {
         table
     }
 
-    fn network_times(&self, measured: &Measured<'_>) -> Vec<NetworkTime> {
+    /// Scaled to what the references took `then`.
+    fn network_times(&self, measured: &Measured<'_>, then: References) -> Vec<NetworkTime> {
         let mut networks = Vec::new();
+        let megabytes = eviction::megabytes_of(&counted(&fuse(&self.large_reference, self.layout)));
+        let large = LargeReference { megabytes };
         for job in &self.jobs.jobs {
             let Some(Target::Network { name, network }) = self.targets.get(&job.id) else { continue };
+            let kernels = counted(&fuse(network, self.layout));
+            let megabytes = eviction::megabytes_of(&kernels);
             let scaled = |us: fn(&Times) -> f64| {
-                let rounds: Vec<f64> =
-                    measured.of(&job.id).map(|times| us(times) * measured.reference_us / times.reference_us).collect();
-                median(&rounds)
+                let round = |times: &Times| {
+                    let now = References { us: times.reference_us, large_us: times.large_reference_us };
+                    us(times) / large.slowdown(now, then, megabytes, times.p50_us)
+                };
+                median(&measured.of(&job.id).map(round).collect::<Vec<f64>>())
             };
             if measured.of(&job.id).next().is_some() {
                 networks.push(NetworkTime {
                     name: name.clone(),
                     macs: network.cost().macs.0,
-                    kernels: counted(&fuse(network, self.layout)),
+                    kernels,
                     min_us: scaled(|times| times.min_us),
                     p50_us: scaled(|times| times.p50_us),
                 });
@@ -324,7 +344,8 @@ impl Prepared {
 struct Measured<'a> {
     times: BTreeMap<&'a str, Vec<&'a Times>>,
     refused: BTreeMap<String, String>,
-    reference_us: f64,
+    /// Medians.
+    references: References,
 }
 
 impl<'a> Measured<'a> {
@@ -339,6 +360,9 @@ pub(crate) fn counted(fused: &Fused) -> BTreeMap<Kernel, u32> {
     fused.kernels.iter().for_each(|placed| *counts.entry(placed.kernel).or_insert(0) += 1);
     counts
 }
+
+/// Id of the job of the large reference.
+const LARGE_REFERENCE: &str = "large-reference";
 
 /// Names the list of jobs by what it measures and how.
 fn digest(file: &JobFile, targets: &BTreeMap<String, Target>) -> String {

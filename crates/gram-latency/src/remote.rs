@@ -176,7 +176,7 @@ fn write_folder(prepared: &Prepared, folder: &Path) -> Result<(), RemoteError> {
         return Ok(());
     }
     journal::remove(&folder.join(RESULTS_FILE))?;
-    for job in prepared.jobs.jobs.iter().chain([&prepared.jobs.reference]) {
+    for job in prepared.jobs.models() {
         let path = folder.join(&job.model);
         fs::write(&path, prepared.model(job)?).map_err(wrong)?;
     }

@@ -7,7 +7,7 @@ use gram_latency::family::{Family, FamilyKind, aligned_space, smaller_space};
 use gram_latency::profile::{Prepared, ProfileConfig};
 use gram_latency::{
     DeviceFile, DeviceFileError, FakeEngine, FitError, KernelOp, MeasureError, NewDevice, PredictError, Predictor,
-    adapt, adaptation_networks, check, engine_layout, fit, measure_here,
+    References, adapt, adaptation_networks, check, engine_layout, fit, measure_here,
 };
 use gram_latency_runner::{Engine, Outcome, Plan, RunError};
 
@@ -78,6 +78,15 @@ fn what_shared_caches_cost_is_found_in_whole_networks() {
         let expected = engine.network_time(&network);
         assert!((predicted / expected - 1.0).abs() < 0.01, "{predicted}, {expected}");
     }
+
+    // Others now use the caches twice as much. The small reference hardly sees it, the large one does.
+    engine.shared_us_per_mb = 120.0;
+    let networks = (0..12).map(|index| (format!("chain/{index}"), chain.network(9, index).unwrap())).collect();
+    let prepared = Prepared::of_networks(networks, 2, &file.plan, file.layout).unwrap();
+    let records = measure_here(&engine, &prepared, None, &mut go_on).unwrap();
+    let mape = |then: References| check(&file, &prepared.networks(&records, then)).unwrap()[0].accuracy.mape;
+    let (seen, unseen) = (mape(file.references()), mape(References { large_us: None, ..file.references() }));
+    assert!(seen < 0.01 && unseen > 0.03, "{seen}, {unseen}");
 }
 
 #[test]
@@ -88,7 +97,7 @@ fn predictions_are_a_sum_and_so_extrapolate_while_flat_ones_do_not() {
     let networks: Vec<_> = (0..24).map(|i| (format!("large/{i}"), family(30).network(9, i).unwrap())).collect();
     let prepared = Prepared::of_networks(networks, 2, &file.plan, file.layout).unwrap();
     let records = measure_here(&engine, &prepared, None, &mut go_on).unwrap();
-    let report = &check(&file, &prepared.networks(&records, file.reference_us)).unwrap()[0];
+    let report = &check(&file, &prepared.networks(&records, file.references())).unwrap()[0];
     assert!(report.accuracy.mape < 0.02 && report.accuracy.spearman > 0.98, "{report:?}");
     assert!(report.flat.mape > 2.0 * report.accuracy.mape && report.mean_readout.mape > 2.0 * report.accuracy.mape);
     assert!(report.coverage > 0.7, "{report:?}");
@@ -205,7 +214,7 @@ fn device_files_keep_everything_and_refuse_what_is_not_theirs() {
     assert!(error.to_string().contains("Profile the device again"), "{error}");
     for (from, to, words) in [
         ("\"us\": ", "\"us\": -", "a time of -"),
-        ("\"reference_us\": ", "\"reference_us\": -", "reference_us must be above 0"),
+        ("\"reference_us\": ", "\"reference_us\": -", "must be above 0"),
         ("conv ", "convolution ", "no operator `convolution`"),
         ("\"min_us\": ", "\"unknown\": ", "unknown field"),
     ] {
@@ -232,11 +241,11 @@ fn ten_networks_adapt_to_a_slower_device() {
     let prepared = Prepared::of_networks(networks.clone(), 3, &known.plan, slow.layout).unwrap();
     let records = measure_here(&slow, &prepared, None, &mut go_on).unwrap();
     assert!(records.iter().all(|record| matches!(record.outcome, Outcome::Measured(_))));
-    let (reference_us, times) = prepared.own_networks(&records);
+    let (references, times) = prepared.own_networks(&records);
     let measured =
         networks.into_iter().zip(times).map(|((name, network), time)| (name, network, [time.p50_us, time.min_us]));
     let new =
-        NewDevice { device: slow.device.clone(), plan: known.plan.clone(), reference_us, networks: measured.collect() };
+        NewDevice { device: slow.device.clone(), plan: known.plan.clone(), references, networks: measured.collect() };
     let adapted = adapt(std::slice::from_ref(&known), &new).unwrap();
     assert_eq!((&adapted.device, adapted.borrowed_from.as_ref()), (&slow.device, Some(&known.device)));
     let predictor = Predictor::new(&adapted).unwrap();

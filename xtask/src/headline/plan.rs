@@ -64,9 +64,9 @@ pub(super) const DATASETS: [Dataset; 2] = [
 
 const SIZES: [Size; 5] = [
     size("0.7M", "700k", "16k", "64k", false),
-    size("1M", "1M", "25k", "80k", false),
+    size("1M", "1M", "25k", "80k", true),
     size("1.6M", "1600k", "40k", "96k", true),
-    size("2.6M", "2600k", "70k", "128k", true),
+    size("2.6M", "2600k", "70k", "128k", false),
     size("4M", "4M", "115k", "160k", false),
 ];
 

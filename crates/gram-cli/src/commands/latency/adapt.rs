@@ -54,12 +54,12 @@ pub(crate) fn run(args: &AdaptArgs) -> Result<()> {
     output::note(format_args!("{}: {} networks", bench.device(), networks.len()));
     let journal = beside(&args.output, ".journal");
     let records = bench.measure(&prepared, Some(&journal), &work)?;
-    let (reference_us, times) = prepared.own_networks(&records);
+    let (references, times) = prepared.own_networks(&records);
     let measured = times.into_iter().filter_map(|time| {
         let (name, network) = networks.iter().find(|(name, _)| *name == time.name)?;
         Some((name.clone(), network.clone(), [time.p50_us, time.min_us]))
     });
-    let new = NewDevice { device: bench.device().clone(), plan, reference_us, networks: measured.collect() };
+    let new = NewDevice { device: bench.device().clone(), plan, references, networks: measured.collect() };
     let file = adapt(&known, &new).map_err(adapt_failure)?;
     file.write(&args.output).map_err(file_failure)?;
     // All that they hold is in the device file now; what cannot be removed does no harm.

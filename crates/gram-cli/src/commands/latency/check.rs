@@ -55,11 +55,14 @@ struct SeedReport {
     seed: u64,
     /// Reference's time over that of the device file: what measured times are divided by.
     slowdown: f64,
+    /// The same of the large reference, where large networks were measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    large_slowdown: Option<f64>,
     families: Vec<FamilyReport>,
 }
 
 /// Rounds of each network.
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 6;
 
 pub(crate) fn run(args: &CheckArgs) -> Result<()> {
     args.engine.expect_kernel_times()?;
@@ -90,13 +93,15 @@ pub(crate) fn run(args: &CheckArgs) -> Result<()> {
             Outcome::Measured(_) => None,
         });
         note_refused(&refused.collect());
-        let (reference_us, _) = prepared.own_networks(&records);
-        let times = prepared.networks(&records, file.reference_us);
+        let (now, _) = prepared.own_networks(&records);
+        let then = file.references();
+        let times = prepared.networks(&records, then);
         if times.is_empty() {
             return Err(Failure::new(Kind::Data, "the engine refused every network"));
         }
         let families = check(&file, &times).map_err(predict_failure)?;
-        seeds.push(SeedReport { seed, slowdown: reference_us / file.reference_us, families });
+        let large_slowdown = now.large_us.zip(then.large_us).map(|(now, then)| now / then);
+        seeds.push(SeedReport { seed, slowdown: now.us / then.us, large_slowdown, families });
         all.extend(times);
     }
     finish(args, &file, seeds, &all, journals)
@@ -136,9 +141,12 @@ fn print(report: &Report) {
     report.all.iter().for_each(|family| rows.extend(family_rows("all", family)));
     output::table(&rows);
     for seed in &report.seeds {
+        let large = seed.large_slowdown.map(|slowdown| format!(" ({slowdown:.3} times for large networks)"));
         output::line(format_args!(
-            "seed {}: the machine took {:.3} times as long as when it was profiled; times above are divided by that",
-            seed.seed, seed.slowdown
+            "seed {}: the machine took {:.3} times as long{} as when it was profiled; times above are divided by that",
+            seed.seed,
+            seed.slowdown,
+            large.unwrap_or_default()
         ));
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use gram_export::from_onnx;
 use gram_ir::{Network, Shape};
 use gram_latency::profile::Prepared;
-use gram_latency::{Layout, Prediction, Predictor};
+use gram_latency::{Layout, NetworkTime, Prediction, Predictor};
 use gram_latency_runner::jobs::{MAX_MODEL_BYTES, read_bounded};
 use gram_latency_runner::stats::median;
 use gram_latency_runner::{Device, Outcome, Plan, Record, Times};
@@ -56,7 +56,7 @@ struct Report<'a> {
     passes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     predicted: Option<Prediction>,
-    /// Reference's time over that of the device file.
+    /// What the network would have taken when the device was profiled, by the reference networks, is that much less.
     #[serde(skip_serializing_if = "Option::is_none")]
     slowdown: Option<f64>,
 }
@@ -81,8 +81,11 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<()> {
     let _ = std::fs::remove_dir_all(&work);
     let records = records?;
     let times = times(&records)?;
-    let (reference_us, _) = prepared.own_networks(&records);
-    let slowdown = predictor.as_ref().map(|(file, _)| reference_us / file.reference_us);
+    let median_us = |networks: Vec<NetworkTime>| networks.first().map(|network| network.p50_us);
+    let slowdown = predictor.as_ref().and_then(|(file, _)| {
+        let (_, now) = prepared.own_networks(&records);
+        Some(median_us(now)? / median_us(prepared.networks(&records, file.references()))?)
+    });
     let over_rounds = |of: fn(&Times) -> f64| median(&times.iter().map(|times| of(times)).collect::<Vec<f64>>()) / 1e3;
     let predicted = predictor.map(|(_, predictor)| predictor.predict(&network)).transpose().map_err(predict_failure)?;
     let report = Report {
