@@ -325,6 +325,37 @@ fn ctrl_c_leaves_a_study_that_goes_on() {
 
 /// Children that are behind at a milestone are not trained to the end; neither jobs nor a kill in the middle of a round changes a byte.
 #[test]
+fn children_can_be_ranked_by_their_training_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let by_loss = ["--strategy", "random", "--set", "proxy.score=\"train-loss\""];
+    let (dir, _) = study_in(&folder, "loss", &by_loss);
+    let mut scores = Vec::new();
+    for record in read_journal(&dir.join("journal.jsonl")).unwrap() {
+        let Record::Child(child) = record else { continue };
+        let Outcome::Scored { validation_top1, score: Some(score), metrics } = child.outcome else {
+            panic!("{child:?}")
+        };
+        assert_eq!(score, (-metrics["train_loss"]).exp());
+        scores.push((score, validation_top1, child.child));
+    }
+    scores.sort_by(|a, b| b.0.total_cmp(&a.0));
+    assert!(!scores.is_sorted_by(|a, b| a.1 >= b.1), "top-1 would have ranked them the same: {scores:?}");
+    let finalists: Value = serde_json::from_str(&fs::read_to_string(dir.join("finalists.json")).unwrap()).unwrap();
+    let mut origins: Vec<&str> = finalists["finalists"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finalist| finalist["origin"].as_str().unwrap())
+        .collect();
+    origins.sort_unstable();
+    let mut best: Vec<String> = scores[..2].iter().map(|(.., child)| format!("child {child}")).collect();
+    best.sort_unstable();
+    assert_eq!(origins, best);
+    let stderr = refused(&small(&dir, "3"), 2);
+    assert!(stderr.contains("another configuration"), "{stderr}");
+}
+
+#[test]
 fn children_that_are_behind_are_stopped() {
     const HALVING: [&str; 4] =
         ["--set", "proxy.train.epochs=4", "--set", "proxy.halving={epochs=[1,2],keep=0.5,keep_by=\"top1\"}"];

@@ -155,6 +155,9 @@ pub enum Outcome {
     Scored {
         /// Top-1 on the validation split, in `0..=1`.
         validation_top1: f64,
+        /// What the child is ranked by in its place, in `0..=1` and more for better ones.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        score: Option<f64>,
         /// Other figures, by name; finite, and never durations: they are part of what must be reproducible.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         metrics: BTreeMap<String, f64>,
@@ -181,7 +184,7 @@ pub enum Outcome {
 impl Outcome {
     /// An outcome with a score and nothing else.
     pub fn scored(validation_top1: f64) -> Self {
-        Self::Scored { validation_top1, metrics: BTreeMap::new() }
+        Self::Scored { validation_top1, score: None, metrics: BTreeMap::new() }
     }
 
     /// Top-1 on the validation split as it was measured, where the training ended; none if the child diverged.
@@ -192,21 +195,30 @@ impl Outcome {
         }
     }
 
-    /// What strategies are told and children are ranked by: validation top-1 at the end of training, which is a guess for a child that was
-    /// stopped; none if the child diverged.
-    pub fn score(&self) -> Option<f64> {
+    /// Validation top-1 at the end of training, which is a guess for a child that was stopped; none if the child diverged.
+    pub fn expected_top1(&self) -> Option<f64> {
         match self {
             Self::Stopped { estimated_top1, .. } => Some(*estimated_top1),
             Self::Scored { .. } | Self::Diverged { .. } => self.validation_top1(),
         }
     }
 
+    /// What strategies are told and children are ranked by: [`Self::expected_top1`], unless the evaluator gave another score; none if the child
+    /// diverged.
+    pub fn score(&self) -> Option<f64> {
+        match self {
+            Self::Scored { score: Some(score), .. } => Some(*score),
+            _ => self.expected_top1(),
+        }
+    }
+
     /// Refuses scores outside `0..=1` and metrics that are not finite: JSON has no words for these, and a strategy could not use them.
     pub(crate) fn check(self) -> Result<Self, EvaluatorError> {
         if let Self::Scored { metrics, .. } | Self::Stopped { metrics, .. } = &self {
-            let mut top1 = self.validation_top1().into_iter().chain(self.score());
-            if let Some(top1) = top1.find(|top1| !(0.0..=1.0).contains(top1)) {
-                return Err(EvaluatorError::new(format!("validation top-1 is {top1}, not in 0 to 1")));
+            let scores = [("validation top-1", self.validation_top1()), ("score", self.score())];
+            let mut scores = scores.into_iter().filter_map(|(name, score)| Some((name, score?)));
+            if let Some((name, score)) = scores.find(|(_, score)| !(0.0..=1.0).contains(score)) {
+                return Err(EvaluatorError::new(format!("{name} is {score}, not in 0 to 1")));
             }
             if let Some((name, value)) = metrics.iter().find(|(_, value)| !value.is_finite()) {
                 return Err(EvaluatorError::new(format!("metric `{name}` is {value}")));
@@ -299,7 +311,7 @@ mod tests {
         };
         assert!(stopped(1.0) && !stopped(1.1));
         let metrics = BTreeMap::from([("loss".to_owned(), f64::NAN)]);
-        let error = Outcome::Scored { validation_top1: 0.5, metrics }.check().unwrap_err();
+        let error = Outcome::Scored { validation_top1: 0.5, score: None, metrics }.check().unwrap_err();
         assert_eq!(error.to_string(), "metric `loss` is NaN");
     }
 

@@ -40,7 +40,7 @@ fn trained_child(record: &ChildRecord, meta: &MetaGraph, gate: &Gate<'_>) -> Opt
     }
     let ChildRecord { child, macs, params, deployed_params, ref outcome, .. } = *record;
     let cost = Cost { macs: Macs(macs), params: Params(params), deployed_params: Params(deployed_params) };
-    Some(TrainedChild { child, architecture, cost, validation_top1: outcome.score() })
+    Some(TrainedChild { child, architecture, cost, validation_top1: outcome.expected_top1() })
 }
 
 /// What validation top-1 an architecture would have, had the study trained it as a child.

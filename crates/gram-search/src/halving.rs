@@ -260,7 +260,7 @@ impl Round {
         };
         let went_on: Vec<WentOn> = milestone.standings.iter().filter_map(went_on).collect();
         for (place, outcome) in milestone.standings.iter().filter(|(place, _)| !milestone.kept.contains(place)) {
-            let Outcome::Scored { validation_top1, metrics } = outcome.clone() else { continue };
+            let Outcome::Scored { validation_top1, metrics, .. } = outcome.clone() else { continue };
             let estimated_top1 = Halving::estimate(validation_top1, &went_on);
             self.outcomes[*place] =
                 Some(Outcome::Stopped { epochs: milestone.epochs, validation_top1, estimated_top1, metrics });

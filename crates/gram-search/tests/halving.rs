@@ -56,9 +56,10 @@ impl Evaluator for Halved {
         let before = trained.entry(job.key).or_default();
         self.n_epochs.fetch_add(epochs.saturating_sub(*before), Ordering::Relaxed);
         *before = epochs.max(*before);
-        let Outcome::Scored { validation_top1, metrics } = outcome else { return Ok(outcome) };
+        let Outcome::Scored { validation_top1, score, metrics } = outcome else { return Ok(outcome) };
         let speed = 1.0 + (job.seed % 7) as f64;
-        Ok(Outcome::Scored { validation_top1: validation_top1 * epochs as f64 / (epochs as f64 + speed), metrics })
+        let validation_top1 = validation_top1 * epochs as f64 / (epochs as f64 + speed);
+        Ok(Outcome::Scored { validation_top1, score, metrics })
     }
 
     fn forget(&self, key: EvalKey) {

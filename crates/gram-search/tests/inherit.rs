@@ -54,12 +54,12 @@ impl Evaluator for Heirs {
             }
         };
         let outcome = self.toy.evaluate(job)?;
-        let Outcome::Scored { validation_top1, metrics } = outcome else { return Ok(outcome) };
+        let Outcome::Scored { validation_top1, score, metrics } = outcome else { return Ok(outcome) };
         let end = 0.5 * (start + validation_top1);
         if epochs.is_none() {
             self.weights.lock().unwrap().insert(job.key, end);
         }
-        Ok(Outcome::Scored { validation_top1: end, metrics })
+        Ok(Outcome::Scored { validation_top1: end, score, metrics })
     }
 
     fn inherits(&self) -> bool {

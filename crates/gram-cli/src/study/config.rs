@@ -199,8 +199,11 @@ impl Default for SearchConfig {
 pub(crate) struct ProxyConfig {
     /// Training images of each class.
     pub(crate) images_per_class: usize,
-    /// Validation images of each class; the score is the top-1 on them after the last epoch.
+    /// Validation images of each class.
     pub(crate) validation_images_per_class: usize,
+    /// What children are ranked by.
+    #[serde(default, skip_serializing_if = "ProxyScore::is_default")]
+    pub(crate) score: ProxyScore,
     pub(crate) train: TrainConfig,
     /// Children that are behind the others of their round are not trained to the end; none: all are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -208,6 +211,25 @@ pub(crate) struct ProxyConfig {
     /// A child starts from the weights of the child of earlier rounds that shares most tensors with it, not from random ones. Off by default.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) inherit: bool,
+}
+
+/// What children are ranked by, after the last epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ProxyScore {
+    /// Top-1 on the validation images.
+    #[default]
+    ValidationTop1,
+    /// `exp(−loss)` of the loss on the training images over the last epoch (TSE-E with E = 1 of Ru et al., arXiv:2006.04492). It is known more
+    /// exactly than a top-1 of as many images, and ranks networks that are too small to learn their training images by heart.
+    TrainLoss,
+}
+
+impl ProxyScore {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One step of successive halving behind the search (Jamieson and Talwalkar, arXiv:1502.07943): the best networks so far, each trained anew with
@@ -231,7 +253,8 @@ impl RungConfig {
         let Self { images_per_class, validation_images_per_class, epochs, .. } = *self;
         let warmup_epochs = search.train.warmup_epochs.min(epochs);
         let train = TrainConfig { epochs, warmup_epochs, ..search.train.clone() };
-        ProxyConfig { images_per_class, validation_images_per_class, train, halving: None, inherit: false }
+        let (score, halving, inherit) = (ProxyScore::ValidationTop1, None, false);
+        ProxyConfig { images_per_class, validation_images_per_class, score, train, halving, inherit }
     }
 }
 
@@ -279,6 +302,7 @@ pub(crate) struct StudyFile {
 struct ProxyFile {
     images_per_class: Option<usize>,
     validation_images_per_class: Option<usize>,
+    score: Option<ProxyScore>,
     train: Option<TrainConfig>,
     halving: Option<Halving>,
     inherit: Option<bool>,

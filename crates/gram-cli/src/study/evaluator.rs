@@ -10,15 +10,19 @@ use gram_search::{EvalKey, Evaluator, EvaluatorError, Halving, Job, Outcome};
 use gram_train::{Control, Device, EpochReport, TrainConfig, TrainData, TrainOptions, numerics_on, training_bytes};
 
 use crate::failure::{Kind, OrFail, Result};
-use crate::study::config::{DataConfig, ProxyConfig};
+use crate::study::config::{DataConfig, ProxyConfig, ProxyScore};
 use crate::study::images::{Images, Prepared};
 use crate::study::inherit::KeptWeights;
+
+/// Name of the metric with the loss on the training images over the last epoch.
+pub(crate) const TRAIN_LOSS: &str = "train_loss";
 
 /// The proxy task.
 pub(crate) struct ProxyEvaluator<'a> {
     /// For each height and width of images.
     sets: BTreeMap<(usize, usize), ProxySet<'a>>,
     config: TrainConfig,
+    score: ProxyScore,
     halving: Option<Halving>,
     /// Where children wait for the others of their round.
     checkpoints: PathBuf,
@@ -63,6 +67,7 @@ impl<'a> ProxyEvaluator<'a> {
         Ok(Self {
             sets: images.for_children().map(set).collect(),
             config: proxy.train.clone(),
+            score: proxy.score,
             halving: proxy.halving.clone(),
             checkpoints: ckpt.join("halving"),
             weights: KeptWeights::new(ckpt.join("weights"), proxy.inherit),
@@ -105,6 +110,18 @@ impl<'a> ProxyEvaluator<'a> {
         self.checkpoints.join(format!("{key}.safetensors"))
     }
 
+    fn score(&self, report: Option<&EpochReport>) -> std::result::Result<Outcome, EvaluatorError> {
+        let missing = |what: &str| EvaluatorError::new(format!("a training without {what}"));
+        let report = report.ok_or_else(|| missing("epochs"))?;
+        let validation_top1 = report.validation_top1.ok_or_else(|| missing("validation"))?;
+        let score = match self.score {
+            ProxyScore::ValidationTop1 => None,
+            ProxyScore::TrainLoss => Some((-report.train_loss).exp()),
+        };
+        let metrics = [(TRAIN_LOSS.to_owned(), report.train_loss), ("train_top1".to_owned(), report.train_top1)].into();
+        Ok(Outcome::Scored { validation_top1, score, metrics })
+    }
+
     /// Trains a child, up to so many epochs if it is to pause there, from and to a checkpoint if there is one.
     fn train(
         &self,
@@ -137,10 +154,10 @@ impl<'a> ProxyEvaluator<'a> {
         match outcome.map_err(|error| EvaluatorError::with_source(error.to_string(), error))? {
             gram_train::Outcome::Trained(trained) => {
                 self.weights.save(job.key, &trained.weights)?;
-                score(trained.history.last())
+                self.score(trained.history.last())
             }
             gram_train::Outcome::Paused { history } => {
-                score(pause_after.and_then(|epochs| history.get(epochs.checked_sub(1)?)))
+                self.score(pause_after.and_then(|epochs| history.get(epochs.checked_sub(1)?)))
             }
             gram_train::Outcome::Diverged { epoch, step } => {
                 // A single image that is left over makes no batch.
@@ -185,12 +202,4 @@ impl Evaluator for ProxyEvaluator<'_> {
         let n_threads = NonZeroUsize::new(self.n_threads.load(Ordering::Relaxed));
         self.bytes_on(job, n_threads.unwrap_or(NonZeroUsize::MIN))
     }
-}
-
-fn score(report: Option<&EpochReport>) -> std::result::Result<Outcome, EvaluatorError> {
-    let report = report.ok_or_else(|| EvaluatorError::new("a training without epochs"))?;
-    let validation_top1 = report.validation_top1.ok_or_else(|| EvaluatorError::new("a training without validation"))?;
-    let metrics =
-        BTreeMap::from([("train_loss".to_owned(), report.train_loss), ("train_top1".to_owned(), report.train_top1)]);
-    Ok(Outcome::Scored { validation_top1, metrics })
 }

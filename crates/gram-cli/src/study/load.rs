@@ -12,7 +12,7 @@ use crate::args::{LimitArgs, Selectors};
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::model_dir::read_text;
 use crate::study::config::{
-    DataConfig, FORMAT_VERSION, ProxyConfig, RungConfig, SearchConfig, SpaceChoice, StudyConfig, StudyFile,
+    DataConfig, FORMAT_VERSION, ProxyConfig, ProxyScore, RungConfig, SearchConfig, SpaceChoice, StudyConfig, StudyFile,
 };
 use crate::study::teacher::settle;
 use crate::study::{merge, parse_set};
@@ -163,6 +163,10 @@ fn check(config: &StudyConfig) -> Result<()> {
     config.proxy.train.validate().or_fail_with(Kind::Usage, "[proxy.train]")?;
     let halving = config.proxy.halving.as_ref();
     halving.map_or(Ok(()), |halving| halving.verify(config.proxy.train.epochs)).or_fail_with(Kind::Usage, "[proxy]")?;
+    if halving.is_some() && config.proxy.score != ProxyScore::ValidationTop1 {
+        let message = "[proxy]: halving compares children by validation top-1; leave out `halving`, or `score`";
+        return Err(Failure::new(Kind::Usage, message));
+    }
     config.final_training.validate().or_fail_with(Kind::Usage, "[final]")?;
     config.meta.verify().or_fail_with(Kind::Usage, "[meta]")?;
     let counts = [
@@ -218,6 +222,7 @@ pub(crate) fn defaults(shape: Shape) -> StudyConfig {
         proxy: ProxyConfig {
             images_per_class: 100,
             validation_images_per_class: 50,
+            score: ProxyScore::default(),
             train: TrainConfig { epochs: 6, ..training(shape) },
             halving: None,
             inherit: false,
@@ -304,6 +309,8 @@ mod tests {
             ("proxy.halving={epochs=[1],keep=0.0}", "halving.keep"),
             ("proxy.halving={epochs=[1],keep_by=\"macs\"}", "macs"),
             ("proxy.halving.keep=0.5", "epochs"),
+            ("proxy={score=\"train-loss\",halving={epochs=[1]}}", "leave out `halving`"),
+            ("proxy.score=\"loss\"", "train-loss"),
         ];
         for (set, word) in cases {
             let failure = load_without_data(&selectors(&[set]), Shape::chw(1, 8, 8)).unwrap_err();

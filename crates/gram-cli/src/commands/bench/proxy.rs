@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gram_search::{Record, kendall_tau, read_journal};
+use gram_search::{Outcome, Record, kendall_tau, read_journal};
 use serde::Serialize;
 
 use crate::args::ProxyBenchArgs;
 use crate::failure::{Failure, Kind, OrFail, Result};
 use crate::model_dir::read_text;
 use crate::output;
+use crate::study::evaluator::TRAIN_LOSS;
 
 /// Children that two studies must have in common: fewer rank anything by chance.
 const LEAST_CHILDREN: usize = 8;
@@ -27,18 +28,34 @@ struct Line {
     study: String,
     /// Children that both studies have trained.
     n_children: usize,
-    /// Kendall's τ-b between the validation top-1 of both.
-    kendall_tau: Option<f64>,
-    /// Of the tenth (one at least) that the proxy likes best, the share that is in the reference's best quarter.
-    top_precision: f64,
+    /// How well the proxy's validation top-1 ranks.
+    #[serde(flatten)]
+    by_top1: Ranking,
+    /// The same of its training loss, low ones first, where it is known of all children.
+    by_train_loss: Option<Ranking>,
     /// Median seconds of training a child.
     seconds: Option<f64>,
 }
 
-/// One study: validation top-1 by graph, and how long children took.
+/// How what a proxy says ranks children by the reference's validation top-1.
+#[derive(Serialize)]
+struct Ranking {
+    /// Kendall's τ-b.
+    kendall_tau: Option<f64>,
+    /// Of the tenth (one at least) that the proxy likes best, the share that is in the reference's best quarter.
+    top_precision: f64,
+}
+
+/// One study, and how long children took.
 struct Trained {
-    scores: BTreeMap<String, f64>,
+    /// By graph.
+    children: BTreeMap<String, Child>,
     seconds: Option<f64>,
+}
+
+struct Child {
+    top1: f64,
+    train_loss: Option<f64>,
 }
 
 pub(crate) fn run(args: &ProxyBenchArgs) -> Result<()> {
@@ -67,7 +84,7 @@ pub(crate) fn run(args: &ProxyBenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// Children of a study with a score, a guess for those that were stopped; one that diverged counts as 0.
+/// Children of a study with their top-1, a guess for those that were stopped; one that diverged counts as 0, its loss as infinite.
 fn read(study: &Path) -> Result<Trained> {
     let journal = study.join("journal.jsonl");
     if !journal.is_file() {
@@ -77,11 +94,21 @@ fn read(study: &Path) -> Result<Trained> {
         ));
     }
     let records = read_journal(&journal).or_fail(Kind::Data)?;
-    let scores = records.into_iter().filter_map(|record| match record {
-        Record::Child(child) => Some((child.graph, child.outcome.score().unwrap_or(0.0))),
+    let children = records.into_iter().filter_map(|record| match record {
+        Record::Child(child) => Some((child.graph, trained(&child.outcome))),
         _ => None,
     });
-    Ok(Trained { scores: scores.collect(), seconds: seconds(&study.join("timings.jsonl"))? })
+    Ok(Trained { children: children.collect(), seconds: seconds(&study.join("timings.jsonl"))? })
+}
+
+fn trained(outcome: &Outcome) -> Child {
+    let train_loss = match outcome {
+        Outcome::Scored { metrics, .. } => metrics.get(TRAIN_LOSS).copied(),
+        // Losses of different epochs do not compare.
+        Outcome::Stopped { .. } => None,
+        Outcome::Diverged { .. } => Some(f64::INFINITY),
+    };
+    Child { top1: outcome.expected_top1().unwrap_or(0.0), train_loss }
 }
 
 /// Median seconds of a child; none where none are written down.
@@ -97,19 +124,21 @@ fn seconds(timings: &Path) -> Result<Option<f64>> {
 }
 
 fn compare(reference: &Trained, proxy: &Trained, study: String) -> Line {
-    let both: Vec<(f64, f64)> = proxy
-        .scores
-        .iter()
-        .filter_map(|(graph, score)| reference.scores.get(graph).map(|full| (*score, *full)))
-        .collect();
-    let (cheap, full): (Vec<f64>, Vec<f64>) = both.iter().copied().unzip();
+    let both = proxy.children.iter().filter_map(|(graph, cheap)| Some((cheap, reference.children.get(graph)?.top1)));
+    let both: Vec<(&Child, f64)> = both.collect();
+    let losses = both.iter().map(|(cheap, full)| Some((-cheap.train_loss?, *full)));
     Line {
         study,
         n_children: both.len(),
-        kendall_tau: kendall_tau(&cheap, &full),
-        top_precision: top_precision(both),
+        by_top1: ranking(both.iter().map(|(cheap, full)| (cheap.top1, *full)).collect()),
+        by_train_loss: losses.collect::<Option<Vec<_>>>().map(ranking),
         seconds: proxy.seconds,
     }
+}
+
+fn ranking(both: Vec<(f64, f64)>) -> Ranking {
+    let (cheap, full): (Vec<f64>, Vec<f64>) = both.iter().copied().unzip();
+    Ranking { kendall_tau: kendall_tau(&cheap, &full), top_precision: top_precision(both) }
 }
 
 /// Of the best tenth by the first score, the share in the best quarter by the second.
@@ -125,13 +154,18 @@ fn top_precision(mut both: Vec<(f64, f64)>) -> f64 {
 
 fn print(report: &Report) {
     let seconds = |seconds: Option<f64>| seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.1} s"));
-    let mut rows = vec![["study", "children", "Kendall tau", "top precision", "a child"].map(str::to_owned).to_vec()];
+    let titles = ["study", "children", "Kendall tau", "top precision", "tau of loss", "top precision", "a child"];
+    let mut rows = vec![titles.map(str::to_owned).to_vec()];
+    let tau = |ranking: &Ranking| ranking.kendall_tau.map_or("-".to_owned(), |tau| format!("{tau:.3}"));
+    let precision = |ranking: &Ranking| format!("{:.0} %", 100.0 * ranking.top_precision);
     for line in &report.proxies {
         rows.push(vec![
             line.study.clone(),
             line.n_children.to_string(),
-            line.kendall_tau.map_or("-".to_owned(), |tau| format!("{tau:.3}")),
-            format!("{:.0} %", 100.0 * line.top_precision),
+            tau(&line.by_top1),
+            precision(&line.by_top1),
+            line.by_train_loss.as_ref().map_or("-".to_owned(), tau),
+            line.by_train_loss.as_ref().map_or("-".to_owned(), precision),
             seconds(line.seconds),
         ]);
     }
@@ -154,15 +188,20 @@ mod tests {
 
     #[test]
     fn only_common_children_are_compared() {
-        let trained = |pairs: &[(&str, f64)]| Trained {
-            scores: pairs.iter().map(|(graph, score)| ((*graph).to_owned(), *score)).collect(),
+        let trained = |children: &[(&str, f64, Option<f64>)]| Trained {
+            children: children
+                .iter()
+                .map(|&(graph, top1, train_loss)| (graph.to_owned(), Child { top1, train_loss }))
+                .collect(),
             seconds: None,
         };
-        let line = compare(
-            &trained(&[("a", 0.1), ("b", 0.2), ("c", 0.3)]),
-            &trained(&[("a", 0.3), ("c", 0.1), ("d", 1.0)]),
-            "x".into(),
-        );
-        assert_eq!((line.n_children, line.kendall_tau), (2, Some(-1.0)));
+        let reference = trained(&[("a", 0.1, None), ("b", 0.2, None), ("c", 0.3, None)]);
+        let line = |loss: Option<f64>| {
+            compare(&reference, &trained(&[("a", 0.3, Some(2.0)), ("c", 0.1, loss), ("d", 1.0, None)]), "x".into())
+        };
+        let known = line(Some(1.0));
+        assert_eq!((known.n_children, known.by_top1.kendall_tau), (2, Some(-1.0)));
+        assert_eq!(known.by_train_loss.and_then(|ranking| ranking.kendall_tau), Some(1.0));
+        assert!(line(None).by_train_loss.is_none());
     }
 }
