@@ -73,8 +73,8 @@ fn device_files_that_cannot_be_used_are_refused() {
     file.write(&path).unwrap();
     assert!(refused(&["latency", "fit", text(&path)], 4).contains("8 or more"));
     let text_form = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text_form.replacen("\"format_version\": 1", "\"format_version\": 2", 1)).unwrap();
-    assert!(predict("swiftnet-vww", 4).contains("format version 2; this program reads version 1"));
+    fs::write(&path, text_form.replacen("\"format_version\": 2", "\"format_version\": 9", 1)).unwrap();
+    assert!(predict("swiftnet-vww", 4).contains("format version 9; this program reads version 2"));
     fs::write(&path, "{}").unwrap();
     assert!(predict("swiftnet-vww", 4).contains("device.json"));
     fs::remove_file(&path).unwrap();

@@ -247,7 +247,7 @@ mod tests {
         write("{");
         assert!(fails().contains("EOF"));
         write(r#"{"format_version": 9, "what": 1}"#);
-        assert!(fails().ends_with("format version 9; this program reads version 1"), "{}", fails());
+        assert!(fails().ends_with("format version 9; this program reads version 2"), "{}", fails());
         for (broken, words) in [
             (JobFile { jobs: vec![job("a"), job("a")], ..file() }, "job `a` stands twice"),
             (JobFile { jobs: vec![Job { model: "../a".into(), ..job("a") }], ..file() }, "outside of the folder"),
