@@ -48,11 +48,12 @@ impl LargeReference {
     /// How many times longer than at `then` a network takes at `now`, of that many megabytes and microseconds.
     ///
     /// What the large reference lost besides what the small one lost is the price of a megabyte; a network pays in proportion to the
-    /// megabytes that it loses in a microsecond.
+    /// megabytes that it loses in a microsecond, but at most twice as much as the large reference.
     pub(crate) fn slowdown(self, now: References, then: References, megabytes: f64, us: f64) -> f64 {
         let small = now.us / then.us;
         let Some((large_now, large_then)) = now.large_us.zip(then.large_us) else { return small };
         let exposure = (evicted_mb(megabytes, us) / us) / (evicted_mb(self.megabytes, large_then) / large_then);
+        let exposure = exposure.min(2.0);
         small * (1.0 + exposure * (large_now / large_then / small - 1.0))
     }
 }

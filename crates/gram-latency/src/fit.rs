@@ -116,7 +116,8 @@ impl Prior {
 const MIN_RESIDUAL_SD: f64 = 0.004;
 /// Standard deviation of what a whole session is off by after it was scaled to the reference: measured, `docs/latency.md`.
 const SESSION_SD: f64 = 0.005;
-/// Standard deviation of what a session's evictions cost after scaling to the large reference, as a share of their cost: measured, the same.
+/// Standard deviation of what evictions cost in another session, scaled to the large reference, as a share of their cost: chosen so that
+/// intervals hold about 90 % of chains on a shared machine, `docs/latency.md`.
 const EVICTION_SD: f64 = 0.1;
 /// The standard normal's quantile for [`COVERAGE`].
 const NORMAL_QUANTILE: f64 = 1.645;
