@@ -21,8 +21,9 @@ pub struct TrainedChild {
 
 /// The children in a journal's records, in the order in which they were trained, built anew from their edges.
 ///
-/// `meta` deals the operators: the study's meta-graph, or [`StudyConfig::initial_meta_graph`](crate::StudyConfig::initial_meta_graph). A
-/// child whose graph is not the one that was trained is left out: where operators are searched a journal holds the wiring alone.
+/// `meta` deals the operators where they are not searched: the study's meta-graph, or
+/// [`StudyConfig::initial_meta_graph`](crate::StudyConfig::initial_meta_graph). A child whose graph is not the one that was trained is left out:
+/// journals of earlier builds hold no operators.
 pub fn trained_children(records: &[Record], meta: &MetaGraph, gate: &Gate<'_>) -> Vec<TrainedChild> {
     let children =
         records.iter().filter_map(|record| if let Record::Child(child) = record { Some(child) } else { None });
@@ -30,9 +31,15 @@ pub fn trained_children(records: &[Record], meta: &MetaGraph, gate: &Gate<'_>) -
 }
 
 fn trained_child(record: &ChildRecord, meta: &MetaGraph, gate: &Gate<'_>) -> Option<TrainedChild> {
-    let kept = |(stage, edges): (&MetaStage, &crate::EdgeList)| StageEdges::new(stage.n_nodes(), edges.iter().copied());
-    let child =
-        Child::new(meta.stages().iter().zip(&record.edges).map(kept).collect()).with_layout(record.layout.clone());
+    let mut ops = record.ops.iter();
+    let kept = |(stage, edges): (&MetaStage, &crate::EdgeList)| {
+        let kept = StageEdges::new(stage.n_nodes(), edges.iter().copied());
+        let Some(ops) = ops.next() else { return Some(kept) };
+        let mut ops = (ops.len() == kept.n_live_operators()).then(|| ops.iter().copied())?;
+        Some(kept.with_ops(|_| ops.next().expect("invariant: as many operators as live nodes")))
+    };
+    let stages = meta.stages().iter().zip(&record.edges).map(kept).collect::<Option<_>>()?;
+    let child = Child::new(stages).with_layout(record.layout.clone());
     let child = meta.blueprint(&child).ok().filter(|child| child.cells.len() == gate.space.stages.len())?;
     let architecture = gate.space.build(gate.input, gate.num_classes, &child);
     if blake3::hash(architecture.canonical_key().as_bytes()).to_hex().as_str() != record.graph {

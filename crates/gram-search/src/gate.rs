@@ -1,7 +1,8 @@
 //! What a proposal must pass before anything is evaluated: it lowers, and keeps the hard limits.
 
 use gram_ir::{
-    Architecture, Blueprint, CanonicalKey, Cell, CellNodeId, Cost, Limits, LowerError, Network, Shape, Space, grouped,
+    Architecture, Blueprint, CanonicalKey, Cell, CellNodeId, CellOp, Cost, Limits, LowerError, Network, Shape, Space,
+    grouped,
 };
 use gram_memory::keeps_peak_limit;
 
@@ -29,6 +30,11 @@ impl Candidate {
     /// The proposed edges of each stage.
     pub(crate) fn edges(&self) -> Vec<EdgeList> {
         self.blueprint.cells.iter().map(|cell| cell.edges().into_iter().collect()).collect()
+    }
+
+    /// The proposed operators of each stage.
+    pub(crate) fn ops(&self) -> Vec<Vec<CellOp>> {
+        self.blueprint.cells.iter().map(|cell| cell.ops().map(|(_, op)| op).collect()).collect()
     }
 }
 

@@ -14,7 +14,7 @@ use gram_meta::{MetaConfig, MetaGraph};
 use gram_search::{
     Context, Evaluator, EvaluatorError, Gate, Job, LocalExecutor, Observer, Outcome, Progress, Proposal, Record,
     RoundRecord, Run, Sampler, StopReason, StrategyKind, Study, StudyConfig, StudyError, StudyReport, WarmStart,
-    child_seed, read_journal,
+    child_seed, read_journal, trained_children,
 };
 use toy::{Toy, config, files, run, run_on, space};
 
@@ -36,6 +36,32 @@ fn journals_are_the_same_for_any_number_of_jobs() {
         assert!(alone.len() > 30);
         for jobs in [2, 4] {
             assert_eq!(study(jobs), alone, "{jobs} jobs, {strategy}, {node_operators:?}");
+        }
+    }
+}
+
+/// What a journal holds is enough to build every child anew.
+#[test]
+fn children_are_rebuilt_from_the_journal() {
+    for node_operators in [NodeOperators::Dealt, NodeOperators::Searched] {
+        let mut config = config(&[6, 9], StrategyKind::Gram, 20, 3);
+        config.space.node_operators = node_operators;
+        let folder = tempfile::tempdir().unwrap();
+        let report = run(folder.path(), &config, &Toy::default(), 2).unwrap();
+        let gate = Gate {
+            space: &config.space,
+            input: config.input,
+            num_classes: config.num_classes,
+            limits: &config.limits,
+            latency: None,
+        };
+        let records = read_journal(&folder.path().join("journal.jsonl")).unwrap();
+        let mut rebuilt = trained_children(&records, report.meta_graph.as_ref().unwrap(), &gate);
+        assert_eq!(rebuilt.len(), 20, "{node_operators:?}");
+        for child in &report.best {
+            let key = child.architecture.canonical_key();
+            let same = rebuilt.iter().position(|other| other.architecture.canonical_key() == key);
+            assert_eq!(rebuilt.remove(same.unwrap()).validation_top1, child.outcome.validation_top1());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use gram_ir::Layout;
+use gram_ir::{CellOp, Layout};
 use gram_meta::Converged;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -63,6 +63,9 @@ pub struct ChildRecord {
     pub source: Option<usize>,
     /// Edges of each stage in the meta-graph's numbering, from live nodes only.
     pub edges: Vec<EdgeList>,
+    /// Operators of each stage's live nodes, in the order of their numbers; left out where the meta-graph deals them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ops: Vec<Vec<CellOp>>,
     /// What it chose besides its cells; left out where the space leaves nothing open.
     #[serde(default, skip_serializing_if = "Layout::is_empty")]
     pub layout: Layout,

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use gram_ir::CanonicalKey;
+use gram_ir::{CanonicalKey, NodeOperators};
 
 use super::{ChildRecord, Record, RoundRecord, Run, StopReason, Study, StudyError};
 use crate::files::{AtPath, write_atomic};
@@ -371,6 +371,7 @@ impl Batch {
         while let Some(item) = self.items.get(self.n_written) {
             let Some(outcome) = item.outcome.clone() else { break };
             let cost = item.candidate.cost;
+            let is_searched = rounds.study.config.space.node_operators == NodeOperators::Searched;
             rounds.study.journal.append(&Record::Child(ChildRecord {
                 child: item.child,
                 round: rounds.n_rounds,
@@ -379,6 +380,7 @@ impl Batch {
                 seed: item.seed,
                 source: item.source.map(|source| source.child),
                 edges: item.candidate.edges(),
+                ops: if is_searched { item.candidate.ops() } else { Vec::new() },
                 layout: item.candidate.blueprint.layout.clone(),
                 macs: cost.macs.0,
                 params: cost.params.0,

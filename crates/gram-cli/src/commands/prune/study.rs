@@ -39,7 +39,7 @@ impl StudyOf {
         let n_trained = records.iter().filter(|record| matches!(record, Record::Child(_))).count();
         if children.len() < n_trained {
             output::note(format_args!(
-                "{} of {n_trained} children are left out: the journal holds their wiring, but not their operators",
+                "{} of {n_trained} children are left out: the journal, of an earlier build, holds their wiring, but not their operators",
                 n_trained - children.len()
             ));
         }
