@@ -16,6 +16,12 @@ const INPUT_LABEL: u32 = 0;
 const STAGE_LABELS: u32 = 256;
 /// Names of layouts in histograms; far from those of graphs, which are hashes.
 const LAYOUT_NAMES: u64 = 1 << 32;
+/// Names of costs in histograms.
+const COST_NAMES: u64 = 1 << 48;
+/// Steps from nothing to a limit.
+const COST_STEPS: u64 = 32;
+/// How much heavier a limit that is used up is than a child's operators; by evidence, `docs/headline-method.md`.
+const COST_WEIGHT: f64 = 4.0;
 
 /// Children of a meta-graph within hard limits.
 ///
@@ -162,6 +168,21 @@ impl CellDomain {
         };
         self.meta.layout().iter().zip(&child.layout().0).enumerate().flat_map(steps).collect::<Vec<_>>().into_iter()
     }
+
+    /// What is spent of the limits on MACs and params as counts: one name for each step, so that children that spend alike have much in common.
+    /// Within limits what a child spends says more of its score than what it chose.
+    fn spent(&self, child: &Child) -> impl Iterator<Item = (u64, f64)> {
+        let n_operators: usize = child.stages().iter().map(StageEdges::n_live_operators).sum();
+        let weight = COST_WEIGHT * n_operators as f64 / COST_STEPS as f64;
+        let cost = self.costs.of(&self.meta, child);
+        let limits = [self.limits.max_macs.map(|most| most.0), self.limits.max_params.map(|most| most.0)];
+        let spent = cost.map(|cost| [cost.macs.0, cost.params.0]).into_iter().flatten().zip(limits);
+        let steps = move |(index, (spent, most)): (u64, (u64, Option<u64>))| {
+            let share = most.map_or(0.0, |most| (spent as f64 / most.max(1) as f64).min(1.0));
+            (0..(share * COST_STEPS as f64) as u64).map(move |step| (COST_NAMES * (index + 1) + step, weight))
+        };
+        (0..).zip(spent).flat_map(steps)
+    }
 }
 
 /// Operators to choose from; none where they are dealt out.
@@ -211,7 +232,7 @@ impl Domain for CellDomain {
             edges.extend((1..stage.n_nodes()).filter(|&node| is_leaf[node]).map(|node| (place[node], output)));
         }
         let graph = FunctionGraph::new(labels, &edges).expect("invariant: edges lead upwards").histogram();
-        graph.counts().iter().copied().chain(self.thermometers(&child)).collect()
+        graph.counts().iter().copied().chain(self.thermometers(&child)).chain(self.spent(&child)).collect()
     }
 
     fn removal(&self, decision: usize) -> Option<u8> {

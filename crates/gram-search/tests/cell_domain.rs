@@ -83,6 +83,28 @@ fn renamed_children_are_one_class() {
     assert_ne!(domain.histogram(&a), domain.histogram(&other));
 }
 
+/// Within limits histograms hold what is spent of them, in 32 steps each.
+#[test]
+fn histograms_tell_what_is_spent() {
+    let space = space(&[6, 6], true);
+    let costs = gram_search::preflight(&space, INPUT, 10, &Limits::default(), 3).unwrap();
+    let (max_macs, max_params) = (Some(Macs(costs.macs.max)), Some(gram_ir::Params(2 * costs.params.max)));
+    let limits = [Limits::default(), Limits { max_macs, max_params, ..Limits::default() }];
+    let [free, limited] = limits.each_ref().map(|limits| {
+        let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits, latency: None };
+        CellDomain::new(meta(&space, 3), None, &gate).unwrap()
+    });
+    let gate = Gate { space: &space, input: INPUT, num_classes: 10, limits: &limits[0], latency: None };
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    for _ in 0..20 {
+        let point = free.random(&mut rng).unwrap();
+        let cost = gate.admit(free.meta().blueprint(&free.child(&point)).unwrap()).unwrap().cost;
+        let steps = 32 * cost.macs.0 / costs.macs.max + 32 * cost.params.0 / (2 * costs.params.max);
+        let n_names = |domain: &CellDomain| domain.histogram(&point).counts().len() as u64;
+        assert_eq!(n_names(&limited) - n_names(&free), steps);
+    }
+}
+
 /// Every strategy asks for new classes only, and its points are feasible.
 #[test]
 fn strategies_search_children() {
