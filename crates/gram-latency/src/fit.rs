@@ -118,7 +118,7 @@ const MIN_RESIDUAL_SD: f64 = 0.004;
 const SESSION_SD: f64 = 0.005;
 /// Standard deviation of what evictions cost in another session, scaled to the large reference, as a share of their cost: chosen so that
 /// intervals hold about 90 % of chains on a shared machine, `docs/latency.md`.
-const EVICTION_SD: f64 = 0.1;
+const EVICTION_SD: f64 = 0.07;
 /// The standard normal's quantile for [`COVERAGE`].
 const NORMAL_QUANTILE: f64 = 1.645;
 
