@@ -71,6 +71,22 @@ pub struct Times {
     pub nodes: Vec<NodeTime>,
 }
 
+/// Times of the reference networks, in microseconds, around some measurements: times of different moments and sessions are scaled by them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct References {
+    /// Of the small one, which stays in the caches.
+    pub us: f64,
+    /// Of the large one, which does not; none where no large network was measured.
+    pub large_us: Option<f64>,
+}
+
+impl Times {
+    /// Times of the references around the block.
+    pub fn references(&self) -> References {
+        References { us: self.reference_us, large_us: self.large_reference_us }
+    }
+}
+
 /// Time of one node of the model as the engine runs it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

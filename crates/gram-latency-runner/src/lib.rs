@@ -21,7 +21,7 @@ pub use device::Device;
 pub use engine::{Engine, EngineError, NodeRuns, Profiling, Session};
 pub use folder::{FolderError, measure_folder};
 pub use jobs::{FORMAT_VERSION, Job, JobError, JobFile, Plan};
-pub use journal::{Header, Journal, JournalError, NodeTime, Outcome, Record, Times};
+pub use journal::{Header, Journal, JournalError, NodeTime, Outcome, Record, References, Times};
 #[cfg(feature = "onnxruntime")]
 pub use onnxruntime::{LIBRARY_VARIABLE, OnnxRuntime, find_library};
 pub use outputs::{Computed, Output, Outputs};

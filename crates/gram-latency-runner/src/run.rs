@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::engine::{Engine, EngineError, Profiling, Session};
 use crate::jobs::{Job, JobFile, Plan};
-use crate::journal::{NodeTime, Outcome, Record, Times};
+use crate::journal::{NodeTime, Outcome, Record, References, Times};
 use crate::stats::{Spread, lower_half_mean, median};
 
 /// How far a run is.
@@ -105,7 +105,7 @@ pub fn run<H: Host>(
         |job| Ok(Reference { engine, job, model: host.model(job).map_err(RunError::Host)?, plan: &file.plan });
     let small = reference(&file.reference)?;
     let large = file.large_reference.as_ref().map(reference).transpose()?;
-    let references = References { small, large };
+    let references = ReferenceNetworks { small, large };
     let mut before = references.measure().map_err(RunError::Reference)?;
     for block in pending.chunks(file.plan.block) {
         let mut tries = 0;
@@ -149,35 +149,29 @@ impl Counter {
 }
 
 impl Record {
-    fn set_reference(&mut self, around: ReferenceTimes) {
+    fn set_reference(&mut self, around: References) {
         if let Outcome::Measured(times) = &mut self.outcome {
             (times.reference_us, times.large_reference_us) = (around.us, around.large_us);
         }
     }
 }
 
-struct References<'a> {
+struct ReferenceNetworks<'a> {
     small: Reference<'a>,
     large: Option<Reference<'a>>,
 }
 
-#[derive(Clone, Copy)]
-struct ReferenceTimes {
-    us: f64,
-    large_us: Option<f64>,
-}
-
-impl References<'_> {
-    fn measure(&self) -> Result<ReferenceTimes, EngineError> {
+impl ReferenceNetworks<'_> {
+    fn measure(&self) -> Result<References, EngineError> {
         let Plan { warmups, runs, .. } = *self.small.plan;
         let us = lower_half_mean(&self.small.times(warmups, runs)?);
         // It stands for median passes, and takes longer.
         let large = |large: &Reference<'_>| Ok(median(&large.times(warmups.div_ceil(2), runs.div_ceil(2))?));
-        Ok(ReferenceTimes { us, large_us: self.large.as_ref().map(large).transpose()? })
+        Ok(References { us, large_us: self.large.as_ref().map(large).transpose()? })
     }
 }
 
-impl ReferenceTimes {
+impl References {
     fn mean(self, other: Self) -> Self {
         let mean = |a: f64, b: f64| 0.5 * (a + b);
         Self { us: mean(self.us, other.us), large_us: self.large_us.zip(other.large_us).map(|(a, b)| mean(a, b)) }

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use gram_ir::Network;
 use gram_latency_runner::stats::median;
-use gram_latency_runner::{Device, Plan};
+use gram_latency_runner::{Device, Plan, References};
 
 use crate::FORMAT_VERSION;
 use crate::device_file::{DeviceFile, NetworkTime};
-use crate::eviction::References;
 use crate::family::{Family, FamilyError};
 use crate::fit::{FitError, Prior, fit_from};
 use crate::fuse::fuse;

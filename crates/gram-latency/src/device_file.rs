@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use gram_export::files::{WriteError, write_atomic};
 use gram_latency_runner::jobs::read_bounded;
-use gram_latency_runner::{Device, JobError, Plan};
+use gram_latency_runner::{Device, JobError, Plan, References};
 use serde::{Deserialize, Serialize};
 
-use crate::eviction::References;
 use crate::family::Family;
 use crate::fit::Fit;
 use crate::kernel::Kernel;

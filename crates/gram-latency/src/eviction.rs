@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use gram_latency_runner::References;
+
 use crate::kernel::Kernel;
 
 /// Milliseconds after which about two thirds of what a pass left in the caches are gone; between 3 and 12 it hardly matters.
@@ -27,15 +29,6 @@ pub(crate) fn megabytes_of(kernels: &BTreeMap<Kernel, u32>) -> f64 {
 /// Megabytes that are expected to have left the caches since the last pass, if passes take `us` microseconds.
 pub(crate) fn evicted_mb(megabytes: f64, us: f64) -> f64 {
     megabytes * (1.0 - (-us / (1e3 * EVICTION_MS)).exp())
-}
-
-/// Times of the reference networks, in microseconds, around some measurements: times of different moments and sessions are scaled by them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct References {
-    /// Of the small one, which stays in the caches.
-    pub us: f64,
-    /// Of the large one, which does not; none where no large network was measured.
-    pub large_us: Option<f64>,
 }
 
 /// The large reference, by its megabytes of weights and outputs.

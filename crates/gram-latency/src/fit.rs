@@ -259,25 +259,16 @@ pub(crate) fn fit_from(
     let rank = ((n_networks + 1) as f64 * COVERAGE).ceil() as usize;
     let interval_factor = scores[rank.min(n_networks) - 1];
     let Posterior { mean, covariance } = posterior(prior, &rows, residual_sd, None);
-    let [
-        per_pass_us,
-        pointwise_scale,
-        dense_scale,
-        depthwise_scale,
-        other_scale,
-        reorder_scale,
-        per_kernel_us,
-        eviction,
-    ] = mean;
+    // In the order of `Fit::terms`.
     Ok(Fit {
-        per_pass_us,
-        pointwise_scale,
-        dense_scale,
-        depthwise_scale,
-        other_scale,
-        reorder_scale,
-        per_kernel_us,
-        eviction_us_per_mb: eviction,
+        per_pass_us: mean[0],
+        pointwise_scale: mean[1],
+        dense_scale: mean[2],
+        depthwise_scale: mean[3],
+        other_scale: mean[4],
+        reorder_scale: mean[5],
+        per_kernel_us: mean[6],
+        eviction_us_per_mb: mean[7],
         covariance,
         residual_sd,
         interval_factor,

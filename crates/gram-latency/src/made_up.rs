@@ -1,12 +1,13 @@
 //! What a profile measures besides the networks of its families: two reference networks, and kernels at random.
 
-use gram_ir::{Activation, Conv2d, LowerError, Network, NetworkError, NodeId, Op, Pool, PresetError, Shape, preset};
+use gram_ir::{Activation, Conv2d, Network, NetworkError, NodeId, Op, Pool, Shape, preset};
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::Layout;
 use crate::kernel::{Kernel, KernelOp};
+use crate::profile::ProfileError;
 
 /// Some tenths of a millisecond of what networks for small devices spend their time on: convolutions of all kinds, concatenations, pools
 /// and reorders, on large and small maps.
@@ -36,18 +37,8 @@ pub(crate) fn reference() -> Result<Network, NetworkError> {
 }
 
 /// A network with 14 MB of weights, some milliseconds long: far more than a core has caches of its own.
-pub(crate) fn large_reference() -> Result<Network, LargeReferenceError> {
+pub(crate) fn large_reference() -> Result<Network, ProfileError> {
     Ok(preset("mobilenet-v2-1.0", Some(Shape::chw(3, 128, 128)), None)?.lower()?)
-}
-
-/// Why the large reference could not be made.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub enum LargeReferenceError {
-    /// It is no preset, or takes no such images.
-    Preset(#[from] PresetError),
-    /// It could not be lowered.
-    Lower(#[from] LowerError),
 }
 
 /// A kernel such as networks for small devices have: channels log-uniform to 512, maps of 4 to 64 pixels.

@@ -3,21 +3,23 @@
 use std::collections::BTreeMap;
 
 use gram_export::ExportError;
-use gram_ir::{Network, NetworkError, Shape};
+use gram_ir::{LowerError, Network, NetworkError, PresetError, Shape};
 use gram_latency_runner::stats::median;
-use gram_latency_runner::{Device, FORMAT_VERSION as JOBS_VERSION, Job, JobFile, Outcome, Plan, Record, Times};
+use gram_latency_runner::{
+    Device, FORMAT_VERSION as JOBS_VERSION, Job, JobFile, Outcome, Plan, Record, References, Times,
+};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::bench::{bench_network, kernel_times, timing_model};
 use crate::device_file::{DeviceFile, KernelTime, NetworkTime};
-use crate::eviction::{self, LARGE_MB, LargeReference, References};
+use crate::eviction::{self, LARGE_MB, LargeReference};
 use crate::family::{Family, FamilyError};
 use crate::fuse::{Fused, fuse};
 use crate::kernel::Kernel;
 use crate::layout::probe;
-use crate::made_up::{LargeReferenceError, large_reference, random_kernel, reference};
+use crate::made_up::{large_reference, random_kernel, reference};
 use crate::{FORMAT_VERSION, Layout};
 
 /// What is measured of a device.
@@ -78,9 +80,12 @@ pub enum ProfileError {
     /// The reference network could not be made.
     #[error("the reference network: {0}")]
     Reference(#[from] NetworkError),
-    /// The large reference network could not be made.
+    /// The large reference network is no preset, or takes no such images.
     #[error("the large reference network: {0}")]
-    LargeReference(#[from] LargeReferenceError),
+    LargeReference(#[from] PresetError),
+    /// The large reference network could not be lowered.
+    #[error("the large reference network: {0}")]
+    Lower(#[from] LowerError),
     /// Too little was measured to make a device file of it.
     #[error("no {what} was measured{}", refused_hint(*n_refused))]
     Nothing {
@@ -321,10 +326,8 @@ impl Prepared {
             let kernels = counted(&fuse(network, self.layout));
             let megabytes = eviction::megabytes_of(&kernels);
             let scaled = |us: fn(&Times) -> f64| {
-                let round = |times: &Times| {
-                    let now = References { us: times.reference_us, large_us: times.large_reference_us };
-                    us(times) / large.slowdown(now, then, megabytes, times.p50_us)
-                };
+                let round =
+                    |times: &Times| us(times) / large.slowdown(times.references(), then, megabytes, times.p50_us);
                 median(&measured.of(&job.id).map(round).collect::<Vec<f64>>())
             };
             if measured.of(&job.id).next().is_some() {
