@@ -1,82 +1,20 @@
 //! GRAM's search: moves around the best children, screened by a surrogate, and draws from a meta-graph.
 
+mod config;
+
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 
 use gram_meta::{MetaConfig, temper};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 
 use crate::domain::{ClassKey, DecisionWeights, Domain, Point};
-use crate::surrogate::{Features, KernelRidge, KernelRidgeConfig, Prediction, Surrogate};
+use crate::surrogate::{Features, KernelRidge, Prediction, Surrogate};
 
 use super::{DomainStrategy, History, Round, Streams, new_random};
 
-/// Settings of [`GramSearch`].
-///
-/// The defaults are ours. Founders, exploration, proposals, draws and optimism were compared on NAS-Bench-Macro and enas-dag; the others are
-/// those of ALGORITHMS 1.5.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GramConfig {
-    /// Evaluations before the surrogate is asked.
-    pub founders: usize,
-    /// Share of the proposals that are drawn from the meta-graph.
-    pub exploration: f64,
-    /// Chains start at this many of the best children at least.
-    pub starts: usize,
-    /// Chains start at more children until there are this many proposals to screen.
-    pub proposals: usize,
-    /// Further proposals, drawn from the meta-graph.
-    pub draws: usize,
-    /// Proposals are ranked by mean + `optimism` · sd.
-    pub optimism: f64,
-    /// Children of a lesson to the meta-graph.
-    pub lesson: usize,
-    /// Step of propagation, η.
-    pub eta: f64,
-    /// Smallest weight of a value, as a share of a uniform weight, ε.
-    pub epsilon: f64,
-    /// Who of a child's class is taught.
-    pub credit: ClassCredit,
-    /// Share of a lesson that goes, along the meta-graph, to all decisions between the same values alike, `0..=1`.
-    pub roles: f64,
-    /// The surrogate's.
-    pub surrogate: KernelRidgeConfig,
-}
-
-/// What a child of a class teaches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClassCredit {
-    /// All members of its class in equal parts, so that it does not matter which of them was evaluated.
-    #[default]
-    Members,
-    /// The member that was evaluated.
-    Own,
-    /// Nothing: draws stay uniform.
-    Nothing,
-}
-
-impl Default for GramConfig {
-    fn default() -> Self {
-        Self {
-            founders: 5,
-            exploration: 0.05,
-            starts: 3,
-            proposals: 100,
-            draws: 300,
-            optimism: 1.0,
-            lesson: 16,
-            eta: 0.2,
-            epsilon: 0.02,
-            credit: ClassCredit::Members,
-            roles: 0.0,
-            surrogate: KernelRidgeConfig::default(),
-        }
-    }
-}
+pub use config::{ClassCredit, GramConfig, GramConfigError};
 
 /// Sampler D with a screen: chains start at good children, move by one edit of one member of their class, and the surrogate picks the
 /// moves worth an evaluation. A share of the children is drawn from the meta-graph instead, which every lesson of children teaches.
@@ -113,39 +51,6 @@ const MAX_META_DRAWS: usize = 20;
 
 /// Random points of that choice.
 const POOL: usize = 16;
-
-impl GramConfig {
-    /// Everything that is out of range, a line for each.
-    ///
-    /// # Errors
-    /// [`GramConfigError`].
-    pub fn verify(&self) -> Result<(), GramConfigError> {
-        let share = |x: f64| (0.0..=1.0).contains(&x);
-        let rules = [
-            (self.founders >= 2, "founders: must be 2 or more"),
-            (share(self.exploration), "exploration: must be between 0 and 1"),
-            (self.starts >= 1, "starts: must be 1 or more"),
-            (self.proposals <= 100_000 && self.draws <= 100_000, "proposals, draws: must be 100,000 or less"),
-            (self.optimism.is_finite() && self.optimism >= 0.0, "optimism: must be 0 or more"),
-            (self.lesson >= 2, "lesson: must be 2 or more"),
-            (
-                share(self.eta) && share(self.epsilon) && share(self.roles),
-                "eta, epsilon, roles: must be between 0 and 1",
-            ),
-            (
-                self.surrogate.is_usable(),
-                "surrogate: choice_shares must be between 0 and 1, noises above 0, and there must be one of each",
-            ),
-        ];
-        let broken: Vec<&str> = rules.into_iter().filter(|(holds, _)| !holds).map(|(_, message)| message).collect();
-        if broken.is_empty() { Ok(()) } else { Err(GramConfigError(broken)) }
-    }
-}
-
-/// What is wrong with a [`GramConfig`], a line for each rule.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the settings of gram are not usable: {}", .0.join("; "))]
-pub struct GramConfigError(Vec<&'static str>);
 
 impl GramSearch {
     /// A search with this seed and a [`KernelRidge`].
@@ -207,13 +112,38 @@ impl GramSearch {
                 break;
             }
             for point in domain.neighbours(&self.history.entries()[index].point) {
-                let class = domain.class_of(&point);
-                if !self.history.contains(&class) {
-                    found.entry(class).or_insert(point);
-                }
+                self.offer(&mut found, point, domain);
             }
         }
         found
+    }
+
+    /// Adds a feasible point if its class was neither evaluated nor proposed.
+    fn offer(&self, proposals: &mut BTreeMap<ClassKey, Point>, point: Point, domain: &dyn Domain) {
+        let class = domain.class_of(&point);
+        if !self.history.contains(&class) {
+            proposals.entry(class).or_insert(point);
+        }
+    }
+
+    /// Adds moves of two edits from the best children. Where a hard limit binds, an edit that costs more is feasible only together with one that
+    /// saves, and the saving one alone makes a child worse.
+    fn add_pairs(&self, proposals: &mut BTreeMap<ClassKey, Point>, domain: &dyn Domain, rng: &mut ChaCha8Rng) {
+        let decisions = domain.decisions();
+        let n_pairs = if decisions.is_empty() { 0 } else { self.config.pairs };
+        let edited = |point: Point, rng: &mut ChaCha8Rng| {
+            let decision = rng.random_range(0..decisions.len());
+            point.with(decision, rng.random_range(0..decisions[decision].n_values()))
+        };
+        for index in self.history.ranked().into_iter().take(self.config.starts) {
+            for _ in 0..n_pairs {
+                let once = edited(self.history.entries()[index].point.clone(), rng);
+                let twice = edited(once, rng);
+                if domain.is_feasible(&twice) {
+                    self.offer(proposals, twice, domain);
+                }
+            }
+        }
     }
 
     /// Adds proposals from all over the domain, so that screening is not bound to what is near.
@@ -221,10 +151,7 @@ impl GramSearch {
         for _ in 0..self.config.draws {
             let drawn = self.weights().map(|weights| weights.draw(rng)).filter(|point| domain.is_feasible(point));
             if let Some(point) = drawn.or_else(|| domain.random(rng)) {
-                let class = domain.class_of(&point);
-                if !self.history.contains(&class) {
-                    proposals.entry(class).or_insert(point);
-                }
+                self.offer(proposals, point, domain);
             }
         }
     }
@@ -348,6 +275,7 @@ impl DomainStrategy for GramSearch {
         let mut proposals = BTreeMap::new();
         if is_founded {
             proposals = self.proposals(domain);
+            self.add_pairs(&mut proposals, domain, &mut rng);
             self.add_draws(&mut proposals, domain, &mut rng);
         }
         self.known_features = proposals

@@ -106,6 +106,38 @@ fn gram_climbs_an_additive_score() {
 }
 
 #[test]
+fn pairs_of_edits_trade_under_a_hard_limit() {
+    /// Eight switches with prices of 1 to 8 within a budget of 12.
+    struct Shop(Vec<Decision>);
+    impl Domain for Shop {
+        fn decisions(&self) -> &[Decision] {
+            &self.0
+        }
+        fn is_feasible(&self, point: &Point) -> bool {
+            point.values().iter().zip(1..).map(|(&on, price)| u32::from(on) * price).sum::<u32>() <= 12
+        }
+        fn class_of(&self, point: &Point) -> ClassKey {
+            ClassKey::of_bytes(point.values())
+        }
+        fn histogram(&self, point: &Point) -> Histogram {
+            point.values().iter().zip(0..).map(|(&on, name)| (name, f64::from(on))).collect()
+        }
+    }
+    let domain = Shop((0..8).map(|i| Decision::new(format!("switch {i}"), 2)).collect());
+    let full = Point::from([0, 0, 0, 1, 0, 0, 0, 1]);
+    let with_two_on = |pairs| {
+        let config = GramConfig { pairs, draws: 0, exploration: 0.0, founders: 2, ..GramConfig::default() };
+        let mut search = GramSearch::new(1, config);
+        search.learn([full.clone(), Point::from([0; 8])], &[Some(0.9), Some(0.1)], &domain);
+        let asked = search.ask(8, &domain);
+        assert!(asked.iter().all(|point| domain.is_feasible(point) && *point != full));
+        asked.iter().filter(|point| point.values().iter().sum::<u8>() == 2).count()
+    };
+    assert_eq!(with_two_on(0), 0, "one edit from a spent budget leaves one switch on");
+    assert!(with_two_on(400) > 0);
+}
+
+#[test]
 fn a_small_domain_is_exhausted() {
     struct Two(Vec<Decision>);
     impl Domain for Two {

@@ -9,6 +9,9 @@ use crate::cell_domain::CellDomain;
 use crate::strategies::{DomainStrategy, GramConfig, GramSearch};
 use crate::{AskError, Context, Lesson, Prior, Proposal, Pruned, Strategy, TellError, WarmOutcome};
 
+/// Studies have hard limits, which pairs of edits are for; by evidence, `docs/headline-method.md`.
+const PAIRS: usize = 1000;
+
 /// Graph propagation as meta-knowledge: a meta-graph, tempered weights, propagation; see [`Sampler`](crate::Sampler) for where children
 /// come from.
 ///
@@ -65,7 +68,8 @@ impl GramStrategy {
 
     /// Draws the first children from the meta-graph and lets a [`GramSearch`] with this seed pick the others.
     pub fn screened(meta: MetaGraph, seed: u64) -> Self {
-        let search = GramSearch::of_meta_graph(seed, GramConfig::default());
+        let config = GramConfig { pairs: PAIRS, ..GramConfig::default() };
+        let search = GramSearch::of_meta_graph(seed, config);
         Self { screen: Some(Screen { search, domain: None }), ..Self::ancestral(meta) }
     }
 
