@@ -98,7 +98,7 @@ const BASELINES: [(&str, &[&str], &[&str]); 5] = [
             "mobilenet-v2-0.35-32-shallow",
             "mobilenet-v2-0.5-32-shallow",
         ],
-        &["mobilenet-v2-0.25-32-shallow", "mobilenet-v2-0.35-32-shallow"],
+        &["mobilenet-v2-0.15-32-shallow", "mobilenet-v2-0.25-32-shallow", "mobilenet-v2-0.35-32-shallow"],
     ),
     (
         "shrinkcnn",
@@ -161,13 +161,17 @@ enum What {
 }
 
 impl Dataset {
-    /// All jobs: searches and cheap baselines first, further seeds of finalists last.
+    /// All jobs: searches and cheap baselines first, further seeds of finalists last. Random search runs beside the finalists only:
+    /// a whole curve of it would take a fifth of all the time.
     pub(super) fn jobs(&self) -> Vec<Job> {
         let mut jobs = Vec::new();
         for (index, &seed) in SEEDS.iter().enumerate() {
             let wanted = |finalist: bool| index == 0 || finalist;
             for size in self.sizes.iter().filter(|size| wanted(size.finalist)) {
-                jobs.extend([OURS, RANDOM].map(|strategy| self.search(strategy, size, seed)));
+                jobs.push(self.search(OURS, size, seed));
+                if size.finalist {
+                    jobs.push(self.search(RANDOM, size, seed));
+                }
             }
             for (family, architectures, finalists) in &BASELINES {
                 let own = architectures.iter().filter(|architecture| wanted(finalists.contains(architecture)));
@@ -285,10 +289,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_family_has_five_sizes_and_one_recipe() {
+    fn every_family_of_the_curves_has_five_sizes_and_one_recipe() {
         for dataset in &DATASETS {
             let jobs = dataset.jobs();
-            for family in [OURS, RANDOM].into_iter().chain(BASELINES.iter().map(|(family, ..)| *family)) {
+            for family in [OURS].into_iter().chain(BASELINES.iter().map(|(family, ..)| *family)) {
                 let own: Vec<&Job> = jobs.iter().filter(|job| job.family == family && job.seed == 1).collect();
                 assert!(own.len() >= 5, "{family}");
                 for job in own {
