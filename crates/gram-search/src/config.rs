@@ -55,8 +55,8 @@ fn default_children_per_round() -> usize {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sampler {
-    /// The first round is drawn from the meta-graph, then a surrogate picks children among one-edit moves of the best ones and draws
-    /// from the meta-graph; see [`GramSearch`](crate::strategies::GramSearch).
+    /// The first quarter, at most 16, is drawn from the meta-graph, then a surrogate picks children among moves of one and two edits of the best
+    /// ones and draws from the meta-graph; see [`GramSearch`](crate::strategies::GramSearch).
     #[default]
     Screened,
     /// Sampler A: all children are drawn from the meta-graph.
@@ -189,7 +189,7 @@ impl StudyConfig {
 
     fn build_gram(&self, meta: MetaGraph, warm_source: Option<&MetaGraph>) -> Result<GramStrategy, StrategyError> {
         let gram = |meta| match self.sampler {
-            Sampler::Screened => GramStrategy::screened(meta, self.seed),
+            Sampler::Screened => GramStrategy::screened(meta, self.seed, self.n_children),
             Sampler::Ancestral => GramStrategy::ancestral(meta),
         };
         let Some(WarmStart { digest, rho }) = &self.warm_start else { return Ok(gram(meta)) };

@@ -9,9 +9,6 @@ use crate::cell_domain::CellDomain;
 use crate::strategies::{DomainStrategy, GramConfig, GramSearch};
 use crate::{AskError, Context, Lesson, Prior, Proposal, Pruned, Strategy, TellError, WarmOutcome};
 
-/// Studies have hard limits, which pairs of edits are for; by evidence, `docs/headline-method.md`.
-const PAIRS: usize = 1000;
-
 /// Graph propagation as meta-knowledge: a meta-graph, tempered weights, propagation; see [`Sampler`](crate::Sampler) for where children
 /// come from.
 ///
@@ -66,10 +63,9 @@ impl GramStrategy {
         }
     }
 
-    /// Draws the first children from the meta-graph and lets a [`GramSearch`] with this seed pick the others.
-    pub fn screened(meta: MetaGraph, seed: u64) -> Self {
-        let config = GramConfig { pairs: PAIRS, ..GramConfig::default() };
-        let search = GramSearch::of_meta_graph(seed, config);
+    /// Draws the first children from the meta-graph and lets a [`GramSearch`] with this seed pick the others; see [`GramConfig::for_study`].
+    pub fn screened(meta: MetaGraph, seed: u64, n_children: usize) -> Self {
+        let search = GramSearch::of_meta_graph(seed, GramConfig::for_study(n_children));
         Self { screen: Some(Screen { search, domain: None }), ..Self::ancestral(meta) }
     }
 
