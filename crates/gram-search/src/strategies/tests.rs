@@ -105,25 +105,39 @@ fn gram_climbs_an_additive_score() {
     assert!(random.iter().all(|&score| score < 22.0), "{random:?}");
 }
 
+/// Switches with prices of 1, 2, 3, … within a budget.
+struct Shop {
+    decisions: Vec<Decision>,
+    budget: u32,
+}
+
+impl Shop {
+    fn new(n: usize, budget: u32) -> Self {
+        Self { decisions: (0..n).map(|i| Decision::new(format!("switch {i}"), 2)).collect(), budget }
+    }
+}
+
+impl Domain for Shop {
+    fn decisions(&self) -> &[Decision] {
+        &self.decisions
+    }
+    fn is_feasible(&self, point: &Point) -> bool {
+        point.values().iter().zip(1..).map(|(&on, price)| u32::from(on) * price).sum::<u32>() <= self.budget
+    }
+    fn class_of(&self, point: &Point) -> ClassKey {
+        ClassKey::of_bytes(point.values())
+    }
+    fn histogram(&self, point: &Point) -> Histogram {
+        point.values().iter().zip(0..).map(|(&on, name)| (name, f64::from(on))).collect()
+    }
+    fn removal(&self, _decision: usize) -> Option<u8> {
+        Some(0)
+    }
+}
+
 #[test]
 fn pairs_of_edits_trade_under_a_hard_limit() {
-    /// Eight switches with prices of 1 to 8 within a budget of 12.
-    struct Shop(Vec<Decision>);
-    impl Domain for Shop {
-        fn decisions(&self) -> &[Decision] {
-            &self.0
-        }
-        fn is_feasible(&self, point: &Point) -> bool {
-            point.values().iter().zip(1..).map(|(&on, price)| u32::from(on) * price).sum::<u32>() <= 12
-        }
-        fn class_of(&self, point: &Point) -> ClassKey {
-            ClassKey::of_bytes(point.values())
-        }
-        fn histogram(&self, point: &Point) -> Histogram {
-            point.values().iter().zip(0..).map(|(&on, name)| (name, f64::from(on))).collect()
-        }
-    }
-    let domain = Shop((0..8).map(|i| Decision::new(format!("switch {i}"), 2)).collect());
+    let domain = Shop::new(8, 12);
     let full = Point::from([0, 0, 0, 1, 0, 0, 0, 1]);
     let with_two_on = |pairs| {
         let config = GramConfig { pairs, draws: 0, exploration: 0.0, founders: 2, ..GramConfig::default() };
@@ -139,25 +153,7 @@ fn pairs_of_edits_trade_under_a_hard_limit() {
 
 #[test]
 fn a_small_domain_is_exhausted() {
-    struct Two(Vec<Decision>);
-    impl Domain for Two {
-        fn decisions(&self) -> &[Decision] {
-            &self.0
-        }
-        fn is_feasible(&self, _point: &Point) -> bool {
-            true
-        }
-        fn class_of(&self, point: &Point) -> ClassKey {
-            ClassKey::of_bytes(point.values())
-        }
-        fn histogram(&self, _point: &Point) -> Histogram {
-            Histogram::default()
-        }
-        fn removal(&self, _decision: usize) -> Option<u8> {
-            Some(0)
-        }
-    }
-    let domain = Two(vec![Decision::new("a", 2), Decision::new("b", 2)]);
+    let domain = Shop::new(2, 3);
     for mut strategy in strategies(1) {
         let mut n = 0;
         loop {
