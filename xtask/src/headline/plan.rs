@@ -25,7 +25,8 @@ pub(super) struct Dataset {
     splits: &'static [(&'static str, &'static str)],
     /// Whether the dataset's own test images are apart from the test split.
     own_test: bool,
-    sizes: &'static [Size],
+    /// Name of the size that is searched with three seeds, beside random search.
+    finalist: &'static str,
 }
 
 /// Limits of one searched network.
@@ -35,8 +36,6 @@ struct Size {
     max_params: &'static str,
     /// Of f32 feature maps.
     max_peak_bytes: &'static str,
-    /// Compared over three seeds.
-    finalist: bool,
 }
 
 pub(super) const DATASETS: [Dataset; 2] = [
@@ -48,7 +47,7 @@ pub(super) const DATASETS: [Dataset; 2] = [
         epochs: "10",
         splits: &[("validation_per_class", "500"), ("test_per_class", "500")],
         own_test: true,
-        sizes: &SIZES,
+        finalist: "1.6M",
     },
     Dataset {
         name: "fashion-mnist",
@@ -58,16 +57,16 @@ pub(super) const DATASETS: [Dataset; 2] = [
         epochs: "6",
         splits: &[("validation_per_class", "500")],
         own_test: false,
-        sizes: &SIZES,
+        finalist: "2.6M",
     },
 ];
 
 const SIZES: [Size; 5] = [
-    size("0.7M", "700k", "16k", "64k", false),
-    size("1M", "1M", "25k", "80k", true),
-    size("1.6M", "1600k", "40k", "96k", true),
-    size("2.6M", "2600k", "70k", "128k", false),
-    size("4M", "4M", "115k", "160k", false),
+    size("0.7M", "700k", "12k", "64k"),
+    size("1M", "1M", "16k", "80k"),
+    size("1.6M", "1600k", "25k", "96k"),
+    size("2.6M", "2600k", "40k", "128k"),
+    size("4M", "4M", "64k", "160k"),
 ];
 
 const fn size(
@@ -75,9 +74,8 @@ const fn size(
     max_macs: &'static str,
     max_params: &'static str,
     max_peak_bytes: &'static str,
-    finalist: bool,
 ) -> Size {
-    Size { name, max_macs, max_params, max_peak_bytes, finalist }
+    Size { name, max_macs, max_params, max_peak_bytes }
 }
 
 /// The recipe of every training, chosen on validation images; see `docs/headline.md`. What is not here is the default.
@@ -85,6 +83,9 @@ const RECIPE: [(&str, &str); 2] = [("learning_rate", "0.016"), ("batch_size", "6
 
 /// Seeds of finalists; the first is that of the curves.
 const SEEDS: [u64; 3] = [1, 2, 3];
+
+/// Trainings of every searched finalist: one is off by as much as searches differ.
+const TRAININGS: u64 = 3;
 
 /// Baselines: family, architectures from small to large, and those that are compared over three seeds. Cheap ones first.
 const BASELINES: [(&str, &[&str], &[&str]); 5] = [
@@ -146,6 +147,8 @@ pub(super) struct Job {
     family: &'static str,
     variant: String,
     seed: u64,
+    /// From 1: which training of the network that the search with this seed found.
+    training: u64,
     own_test: bool,
     what: What,
     /// `gram` and its arguments, apart from data and output.
@@ -161,15 +164,15 @@ enum What {
 }
 
 impl Dataset {
-    /// All jobs: searches and cheap baselines first, further seeds of finalists last. Random search runs beside the finalists only:
+    /// All jobs: searches and cheap baselines first, further seeds of finalists last. Random search runs beside the finalist only:
     /// a whole curve of it would take a fifth of all the time.
     pub(super) fn jobs(&self) -> Vec<Job> {
         let mut jobs = Vec::new();
         for (index, &seed) in SEEDS.iter().enumerate() {
             let wanted = |finalist: bool| index == 0 || finalist;
-            for size in self.sizes.iter().filter(|size| wanted(size.finalist)) {
+            for size in SIZES.iter().filter(|size| wanted(size.name == self.finalist)) {
                 jobs.push(self.search(OURS, size, seed));
-                if size.finalist {
+                if size.name == self.finalist {
                     jobs.push(self.search(RANDOM, size, seed));
                 }
             }
@@ -177,6 +180,12 @@ impl Dataset {
                 let own = architectures.iter().filter(|architecture| wanted(finalists.contains(architecture)));
                 jobs.extend(own.map(|architecture| self.train(family, architecture, seed)));
             }
+        }
+        for size in SIZES.iter().filter(|size| size.name == self.finalist) {
+            let again = SEEDS.into_iter().flat_map(|seed| (2..=TRAININGS).map(move |training| (seed, training)));
+            jobs.extend(again.flat_map(|(seed, training)| {
+                [OURS, RANDOM].map(|strategy| self.train_again(strategy, size, seed, training))
+            }));
         }
         jobs
     }
@@ -190,7 +199,16 @@ impl Dataset {
         arguments.extend(["--seed".into(), seed.to_string(), "--json".into()]);
         let name = format!("{}/{family}/{variant}-seed{seed}", self.name);
         let architecture = (what == What::Train).then(|| arguments[1].clone());
-        Job { name, dataset: self.name, family, variant, seed, own_test: self.own_test, what, arguments, architecture }
+        let (dataset, own_test) = (self.name, self.own_test);
+        Job { name, dataset, family, variant, seed, training: 1, own_test, what, arguments, architecture }
+    }
+
+    /// One more training of what a search found, with a seed of its own.
+    fn train_again(&self, strategy: &'static str, size: &Size, seed: u64, training: u64) -> Job {
+        let searched = self.search(strategy, size, seed).name;
+        let arguments = vec!["train".into(), architecture_file(&searched)];
+        let job = self.job(What::Train, strategy, size.name.to_owned(), 10 * training + seed, arguments);
+        Job { name: format!("{searched}-training{training}"), seed, training, ..job }
     }
 
     fn train(&self, family: &'static str, architecture: &str, seed: u64) -> Job {
@@ -246,6 +264,7 @@ impl Job {
             family: self.family.to_owned(),
             variant: self.variant.clone(),
             seed: self.seed,
+            training: self.training,
             command: self.command(),
             architecture,
             macs: number(&cost, "macs")?,
@@ -302,9 +321,17 @@ mod tests {
                     }
                 }
             }
+            for (index, job) in jobs.iter().enumerate().filter(|(_, job)| job.training > 1) {
+                let searched = job.name.rsplit_once("-training").map(|(searched, _)| searched);
+                let before =
+                    jobs[..index].iter().any(|job| job.what == What::Search && Some(job.name.as_str()) == searched);
+                assert!(before && job.architecture == searched.map(architecture_file), "{}", job.name);
+            }
             let finalists = |family: &str| jobs.iter().filter(|job| job.family == family && job.seed == 3).count();
             assert!(
-                finalists(OURS) >= 2 && finalists(OURS) == finalists(RANDOM) && finalists("mobilenet-v2-shallow") >= 2
+                finalists(OURS) == TRAININGS as usize
+                    && finalists(OURS) == finalists(RANDOM)
+                    && finalists("mobilenet-v2-shallow") >= 2
             );
         }
     }

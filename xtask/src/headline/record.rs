@@ -16,7 +16,10 @@ pub(super) struct Record {
     pub(super) dataset: String,
     pub(super) family: String,
     pub(super) variant: String,
+    /// Of the search, where the network was searched.
     pub(super) seed: u64,
+    /// From 1: which training of a searched network.
+    pub(super) training: u64,
     pub(super) command: String,
     /// What `gram` knows the network by: a preset's name, or a file in the repository.
     pub(super) architecture: String,
@@ -85,6 +88,7 @@ impl Record {
             family: text("family")?,
             variant: text("variant")?,
             seed: value["seed"].as_u64().context("no number `seed`")?,
+            training: value["training"].as_u64().unwrap_or(1),
             command: text("command")?,
             architecture: text("architecture")?,
             macs: number("macs")?,
@@ -116,6 +120,7 @@ impl Record {
             put(key, json!(text));
         }
         put("seed", json!(self.seed));
+        put("training", json!(self.training));
         put("device", self.device.clone());
         for (key, number) in [("macs", self.macs), ("params", self.params), ("peak_bytes", self.peak_bytes)] {
             put(key, json!(number as u64));
@@ -171,6 +176,7 @@ pub(super) mod tests {
             family: family.into(),
             variant: format!("{macs}"),
             seed,
+            training: 1,
             command: "gram train x".into(),
             architecture: "x".into(),
             macs,

@@ -1,7 +1,7 @@
 //! `docs/headline.md`, its charts, and the table of the README, out of the records alone.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::chart;
 use super::compare::{Cost, Variant, cost_at};
-use super::plan::{DATASETS, Dataset, OURS, RANDOM};
+use super::plan::{DATASETS, Dataset, Job, OURS, RANDOM};
 use super::record::Record;
 use crate::shell::root;
 
@@ -22,7 +22,7 @@ const MARKS: (&str, &str) = ("<!-- headline: begin -->", "<!-- headline: end -->
 /// What the tables of ratios mean.
 const RATIOS: &str = "The last four columns: how many times more the best MobileNet-V2 variant takes at the same top-1, interpolated on its curve, \
 for each cost the curve that is best in this cost and that no weak variant lowers (– where no variant is as low, or as high). Each line is one \
-`gram` command with seed 1, or with as many seeds as it says; the commands stand with all figures in the records in `docs/headline/`.\n";
+`gram` command with seed 1, or with as many seeds as it says; of finalists what each of three seeds found is trained three times; the commands stand with all figures in the records in `docs/headline/`.\n";
 
 /// Writes the document, the charts and the README's table.
 pub(super) fn write(records: &[Record]) -> Result<()> {
@@ -68,7 +68,8 @@ pub(super) fn write(records: &[Record]) -> Result<()> {
 /// How much of a dataset's jobs is done.
 fn left(records: &[Record], dataset: &Dataset) -> String {
     let jobs = dataset.jobs();
-    let open = jobs.iter().filter(|job| records.iter().all(|record| record.name != job.name)).count();
+    let is_done = |job: &&Job| records.iter().any(|record| record.name == job.name && record.command == job.command());
+    let open = jobs.len() - jobs.iter().filter(is_done).count();
     match open {
         0 => format!("all {} trainings are done", jobs.len()),
         _ => format!("{open} of {} trainings are not done yet", jobs.len()),
@@ -137,31 +138,33 @@ fn against_random(records: &[&Record]) -> String {
     let mut text = String::from(
         "| limit, seed | gram: MACs (M) | top-1 (%) | random: MACs (M) | top-1 (%) |\n|---|---|---|---|---|\n",
     );
-    for ours in records.iter().filter(|record| record.family == OURS) {
-        let same =
-            |other: &&&Record| other.family == RANDOM && other.variant == ours.variant && other.seed == ours.seed;
-        let Some(random) = records.iter().find(same) else { continue };
-        let _ = writeln!(
-            text,
-            "| {}, {} | {:.2} | {:.2} | {:.2} | {:.2} |",
-            ours.variant,
-            ours.seed,
-            ours.macs / 1e6,
-            100.0 * ours.test_top1,
-            random.macs / 1e6,
-            100.0 * random.test_top1
-        );
+    let of = |family: &str| {
+        let mut found: BTreeMap<(&str, u64), Vec<&Record>> = BTreeMap::new();
+        for record in records.iter().filter(|record| record.family == family) {
+            found.entry((&record.variant, record.seed)).or_default().push(record);
+        }
+        found
+    };
+    let random = of(RANDOM);
+    for ((name, seed), ours) in of(OURS) {
+        let Some(theirs) = random.get(&(name, seed)) else { continue };
+        let _ = write!(text, "| {name}, {seed} |");
+        for (family, records) in [(OURS, ours), (RANDOM, theirs.clone())] {
+            let variant = Variant { family, name, records };
+            let _ = write!(text, " {} | {} |", shown(&variant, Cost::Macs), percent(&variant));
+        }
+        text.push('\n');
     }
     format!("### Random search with the same budget\n\n{text}")
 }
 
+/// Mean, deviation, and of how many trainings.
 fn percent(variant: &Variant<'_>) -> String {
-    match variant.top1() {
-        (mean, Some(deviation)) => {
-            format!("{:.2} ± {:.2} ({} seeds)", 100.0 * mean, 100.0 * deviation, variant.records.len())
-        }
-        (mean, None) => format!("{:.2}", 100.0 * mean),
-    }
+    let (mean, deviation) = variant.top1();
+    let Some(deviation) = deviation else { return format!("{:.2}", 100.0 * mean) };
+    let again = variant.records.iter().any(|record| record.training > 1);
+    let of = if again { "trainings" } else { "seeds" };
+    format!("{:.2} ± {:.2} ({} {of})", 100.0 * mean, 100.0 * deviation, variant.records.len())
 }
 
 fn by_macs(a: &Variant<'_>, b: &Variant<'_>) -> Ordering {
@@ -245,6 +248,19 @@ mod tests {
             text.contains("| 75.00 | 20.0 k | 1.00 M | 0.100 ms | 98 KiB | 4.00x | 4.00x | 4.00x | 4.00x |"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn random_search_is_compared_seed_by_seed_over_all_trainings() {
+        let again = |family, top1| Record { training: 2, ..record(family, 1, 1e6, top1) };
+        let records = [
+            record("gram", 1, 1e6, 0.75),
+            again("gram", 0.77),
+            record("random", 1, 1e6, 0.7),
+            record("gram", 2, 1e6, 0.8),
+        ];
+        let text = against_random(&records.iter().collect::<Vec<_>>());
+        assert!(text.ends_with("| 1000000, 1 | 1.00 | 76.00 ± 1.41 (2 trainings) | 1.00 | 70.00 |\n"), "{text}");
     }
 
     #[test]
