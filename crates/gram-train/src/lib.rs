@@ -15,6 +15,7 @@ mod device;
 mod digest;
 mod edit;
 mod engine;
+mod epochs;
 mod error;
 mod evaluate;
 mod kernels;

@@ -1,15 +1,14 @@
 //! The state of a training as a checkpoint, and back.
 
-use std::ops::Range;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use gram_data::ImageSet;
-use gram_ir::{Network, TensorSpec, Weights};
+use gram_ir::Weights;
 
-use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointProblem, Identity};
-use crate::engine::Layout;
-use crate::train::Run;
-use crate::{TrainConfig, TrainData, TrainError, numerics, weights_digest};
+use crate::checkpoint::{Checkpoint, CheckpointProblem, Identity};
+use crate::epochs::{Backend, Run};
+use crate::{TrainData, TrainError, weights_digest};
 
 /// Where a training keeps its checkpoints.
 pub(crate) struct Checkpoints<'p> {
@@ -18,13 +17,12 @@ pub(crate) struct Checkpoints<'p> {
 }
 
 /// Puts `run`, which started from `initial`, into the state of the checkpoint at `path`, if there is one.
-pub(crate) fn open<'p>(
-    run: &mut Run<'_>,
+pub(crate) fn open<'p, B: Backend>(
+    run: &mut Run<'_, B>,
     path: &'p Path,
     initial: Option<&Weights>,
 ) -> Result<Checkpoints<'p>, TrainError> {
-    let identity =
-        Identity { initial: initial.map(weights_digest), ..identity(run.network, run.data, run.config, run.seed)? };
+    let identity = identity(run, initial)?;
     if let Some(checkpoint) = Checkpoint::load(path, &identity)? {
         restore(run, checkpoint, path)?;
     }
@@ -33,90 +31,42 @@ pub(crate) fn open<'p>(
 
 impl Checkpoints<'_> {
     /// Writes the state of `run` between two epochs.
-    pub(crate) fn save(&self, run: &Run<'_>) -> Result<(), TrainError> {
-        let trainer = &run.trainer;
+    pub(crate) fn save<B: Backend>(&self, run: &Run<'_, B>) -> Result<(), TrainError> {
         let mut checkpoint = Checkpoint {
             identity: self.identity.clone(),
             epoch: run.history.len(),
-            n_steps: trainer.optimizer.n_steps,
-            n_updates: trainer.ema.as_ref().map_or(0, |ema| ema.n_updates),
+            n_steps: 0,
+            n_updates: 0,
             history: run.history.clone(),
-            tensors: Default::default(),
+            tensors: BTreeMap::new(),
         };
-        let layout = trainer.layout();
-        for (part, buffer) in PARTS.iter().zip(trainer.state()) {
-            for (spec, range) in part.tensors(layout, buffer.is_empty()) {
-                let entry = (spec.shape.clone(), buffer[range.clone()].to_vec());
-                checkpoint.tensors.insert(part.name(spec), entry);
-            }
-        }
+        run.backend.save(&mut checkpoint)?;
         Ok(checkpoint.save(self.path)?)
     }
 }
 
-/// What a checkpoint holds of a training's tensors.
-#[derive(Clone, Copy)]
-struct Part {
-    /// Stands before the tensors' names.
-    prefix: &'static str,
-    /// Whether tensors are left out that are not trained.
-    only_trained: bool,
-}
-
-/// In the order of [`Trainer::state`](crate::Trainer::state).
-const PARTS: [Part; 4] = [
-    Part { prefix: "", only_trained: false },
-    Part { prefix: "ema/", only_trained: false },
-    Part { prefix: "first/", only_trained: true },
-    Part { prefix: "second/", only_trained: true },
-];
-
-impl Part {
-    fn name(self, spec: &TensorSpec) -> String {
-        format!("{}{}", self.prefix, spec.name)
-    }
-
-    /// The tensors that a buffer holds, and where; none if it is empty.
-    fn tensors(self, layout: &Layout, empty: bool) -> impl Iterator<Item = (&TensorSpec, &Range<usize>)> {
-        let tensors = layout.specs.iter().zip(&layout.ranges).zip(&layout.trained);
-        let held = tensors.filter(move |&(_, &trained)| !empty && (trained || !self.only_trained));
-        held.map(|(tensor, _)| tensor)
-    }
-}
-
-fn restore(run: &mut Run<'_>, mut checkpoint: Checkpoint, path: &Path) -> Result<(), TrainError> {
-    let at = |problem: CheckpointProblem| -> CheckpointError { problem.at(path) };
+fn restore<B: Backend>(run: &mut Run<'_, B>, mut checkpoint: Checkpoint, path: &Path) -> Result<(), TrainError> {
     let counted = checkpoint.history.iter().map(|report| report.epoch).eq(1..=checkpoint.epoch);
     if !counted || checkpoint.epoch > run.config.epochs {
-        return Err(at(CheckpointProblem::Damaged("its epochs do not count up".into())).into());
+        return Err(CheckpointProblem::Damaged("its epochs do not count up".into()).at(path).into());
     }
-    let trainer = &mut run.trainer;
-    trainer.optimizer.n_steps = checkpoint.n_steps;
-    if let Some(ema) = &mut trainer.ema {
-        ema.n_updates = checkpoint.n_updates;
-    }
-    let layout = trainer.layout().clone();
-    for (part, buffer) in PARTS.iter().zip(trainer.state_mut()) {
-        for (spec, range) in part.tensors(&layout, buffer.is_empty()) {
-            let data = checkpoint.take(&part.name(spec), &spec.shape).map_err(at)?;
-            buffer[range.clone()].copy_from_slice(&data);
-        }
-    }
+    run.backend.restore(&mut checkpoint, path)?;
     run.history = std::mem::take(&mut checkpoint.history);
-    Ok(checkpoint.finish().map_err(at)?)
+    Ok(checkpoint.finish().map_err(|problem| problem.at(path))?)
 }
 
-/// What a checkpoint is of: a training on the CPU, from random weights.
-pub(crate) fn identity(
-    network: &Network,
-    data: &TrainData<'_>,
-    config: &TrainConfig,
-    seed: u64,
-) -> Result<Identity, TrainError> {
-    let config = serde_json::to_value(config).map_err(|error| candle_core::Error::msg(error.to_string()))?;
-    let network = blake3::hash(network.to_json("network").as_bytes()).to_string();
-    let teacher = data.teacher.map(|teacher| teacher.digest());
-    Ok(Identity { network, data: data_digest(data), config, seed, initial: None, numerics: numerics(), teacher })
+/// What a checkpoint is of.
+fn identity<B: Backend>(run: &Run<'_, B>, initial: Option<&Weights>) -> Result<Identity, TrainError> {
+    let config = serde_json::to_value(run.config).map_err(|error| candle_core::Error::msg(error.to_string()))?;
+    Ok(Identity {
+        network: blake3::hash(run.network.to_json("network").as_bytes()).to_string(),
+        data: data_digest(run.data),
+        config,
+        seed: run.seed,
+        initial: initial.map(weights_digest),
+        numerics: run.backend.numerics(),
+        teacher: run.data.teacher.map(|teacher| teacher.digest()),
+    })
 }
 
 /// blake3 of all images of a training and their normalisation.

@@ -1,19 +1,20 @@
-//! The training loop.
+//! Trainings on the CPU, and what all trainings are given and give.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use gram_data::{Batch, ImageSet, Normalisation};
 use gram_ir::{Network, Weights};
 use serde::{Deserialize, Serialize};
 
-use crate::batches::{TrainBatch, TrainBatches};
+use crate::batches::TrainBatch;
+use crate::checkpoint::Checkpoint;
+use crate::epochs::{Backend, BatchReport, Epoch, Run, Steps, Totals};
 use crate::evaluate::{check_set, count_within};
-use crate::prefetch::Prefetch;
 use crate::teacher::TeacherEngine;
 use crate::{
     ConfigError, Distillation, StepReport, Targets, Taught, Teacher, TrainConfig, TrainError, Trainer, evaluate,
-    learning_rate, resume,
+    numerics,
 };
 
 /// The images of a training.
@@ -167,7 +168,7 @@ pub fn train(
         trainer.inherit(initial);
     }
     let pool = trainer.pool();
-    pool.install(|| Run::start(network, data, config, seed, trainer)?.all(options))
+    pool.install(|| Run::new(network, data, config, seed, Cpu::new(network, data, config, trainer)?).all(options))
 }
 
 /// Refuses a teacher without a word on how to learn from it, and the other way round.
@@ -183,127 +184,68 @@ pub(crate) fn check_teacher(data: &TrainData<'_>, config: &TrainConfig) -> Resul
     }
 }
 
-/// A training under way.
-pub(crate) struct Run<'a> {
-    pub(crate) network: &'a Network,
-    pub(crate) data: &'a TrainData<'a>,
-    pub(crate) config: &'a TrainConfig,
-    pub(crate) seed: u64,
-    steps_per_epoch: usize,
-    pub(crate) trainer: Trainer,
+/// Steps on the CPU's engine.
+struct Cpu<'a> {
+    network: &'a Network,
+    label_smoothing: f64,
+    trainer: Trainer,
     teacher: Option<(TeacherEngine, Distillation)>,
-    pub(crate) history: Vec<EpochReport>,
 }
 
-/// How an epoch ended.
-enum Epoch {
-    Done { loss: f64, top1: f64, learning_rate: f64 },
-    Diverged { step: usize },
-    Interrupted,
-}
-
-impl<'a> Run<'a> {
-    fn start(
+impl<'a> Cpu<'a> {
+    fn new(
         network: &'a Network,
-        data: &'a TrainData<'a>,
-        config: &'a TrainConfig,
-        seed: u64,
+        data: &TrainData<'_>,
+        config: &TrainConfig,
         trainer: Trainer,
     ) -> Result<Self, TrainError> {
-        let history = Vec::with_capacity(config.epochs.min(1024));
-        let steps_per_epoch = TrainBatches::new(data, config, seed, 0)?.len();
         let teacher = data.teacher.zip(config.distillation).map(|(teacher, distillation)| {
             Ok::<_, TrainError>((TeacherEngine::new(&teacher, network, data.normalisation)?, distillation))
         });
-        Ok(Self { network, data, config, seed, steps_per_epoch, trainer, teacher: teacher.transpose()?, history })
+        Ok(Self { network, label_smoothing: config.label_smoothing, trainer, teacher: teacher.transpose()? })
     }
 
-    fn all(mut self, options: TrainOptions<'_>) -> Result<Outcome, TrainError> {
-        let TrainOptions { observer, interrupt, checkpoint, evaluate_every, pause_after, initial, .. } = options;
-        let checkpoint = checkpoint.map(|path| resume::open(&mut self, path, initial)).transpose()?;
-        let (data, config, seed) = (self.data, self.config, self.seed);
-        let n_epochs = pause_after.map_or(config.epochs, |pause| pause.min(config.epochs));
-        let left = self.history.len() as u64..n_epochs as u64;
-        std::thread::scope(|scope| {
-            let mut ahead = Prefetch::start(scope, left, |epoch| TrainBatches::new(data, config, seed, epoch))
-                .map_err(TrainError::Prefetch)?;
-            while self.history.len() < n_epochs {
-                let done = self.history.len();
-                let (train_loss, train_top1, learning_rate) = match self.epoch(done, &mut ahead, interrupt)? {
-                    Epoch::Done { loss, top1, learning_rate } => (loss, top1, learning_rate),
-                    Epoch::Diverged { step } => return Ok(Outcome::Diverged { epoch: done + 1, step }),
-                    Epoch::Interrupted => return Ok(Outcome::Interrupted { epoch: done }),
-                };
-                let epoch = done + 1;
-                let last = epoch == n_epochs;
-                let due = last || (evaluate_every > 0 && epoch.is_multiple_of(evaluate_every));
-                let validation_top1 = if due { self.validate()? } else { None };
-                self.history.push(EpochReport { epoch, train_loss, train_top1, validation_top1, learning_rate });
-                if let Some(checkpoint) = &checkpoint {
-                    checkpoint.save(&self)?;
-                }
-                if observer(&self.history[done]) == Control::Stop && !last {
-                    return Ok(Outcome::Interrupted { epoch });
-                }
-            }
-            if n_epochs < config.epochs {
-                return Ok(Outcome::Paused { history: self.history });
-            }
-            Ok(Outcome::Trained(Trained { weights: self.trainer.weights(), history: self.history }))
-        })
-    }
-
-    fn validate(&self) -> Result<Option<f64>, TrainError> {
-        let Some(validation) = self.data.validation else { return Ok(None) };
-        let weights = self.trainer.weights();
-        let evaluation = evaluate(self.network, &weights, validation, self.data.normalisation, EVALUATION_BATCH)?;
-        Ok(Some(evaluation.top1))
-    }
-
-    fn epoch(
-        &mut self,
-        epoch: usize,
-        ahead: &mut Prefetch<'_, TrainBatch>,
-        interrupt: Option<&AtomicBool>,
-    ) -> Result<Epoch, TrainError> {
-        let (mut loss, mut right, mut n, mut rate) = (0.0, 0, 0, 0.0);
-        for step in 0..self.steps_per_epoch {
-            if interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
-                return Ok(Epoch::Interrupted);
-            }
-            let batch = ahead.next()?.expect("invariant: every epoch has the same number of batches");
-            rate = self.rate(epoch * self.steps_per_epoch + step);
-            let report = self.step(&batch, rate)?;
-            if !report.loss.is_finite() {
-                return Ok(Epoch::Diverged { step });
-            }
-            loss += report.loss * batch.batch.n as f64;
-            right += count_within(1, &report.logits, batch.main_labels());
-            n += batch.batch.n;
-        }
-        if !self.trainer.is_finite() {
-            return Ok(Epoch::Diverged { step: self.steps_per_epoch - 1 });
-        }
-        Ok(Epoch::Done { loss: loss / n as f64, top1: right as f64 / n as f64, learning_rate: rate })
-    }
-
-    fn step(&mut self, batch: &TrainBatch, rate: f64) -> Result<StepReport, TrainError> {
-        let TrainBatch { batch: Batch { pixels, n, .. }, .. } = batch;
+    fn step(&mut self, batch: &TrainBatch, rate: f64) -> Result<BatchReport, TrainError> {
+        let Batch { pixels, n, .. } = &batch.batch;
         let teacher = self.teacher.as_mut();
         let said = teacher.map(|(teacher, distillation)| (teacher.logits(pixels, *n), *distillation));
         let taught = said.as_ref().map(|(logits, distillation)| Taught { logits, distillation: *distillation });
-        let targets = Targets { teacher: taught, ..batch.targets(self.config.label_smoothing) };
-        self.trainer.step_towards(pixels, &targets, rate)
+        let targets = Targets { teacher: taught, ..batch.targets(self.label_smoothing) };
+        let StepReport { loss, logits, .. } = self.trainer.step_towards(pixels, &targets, rate)?;
+        Ok(BatchReport { loss, right: count_within(1, &logits, batch.main_labels()), n: *n })
+    }
+}
+
+impl Backend for Cpu<'_> {
+    fn epoch(&mut self, steps: &mut Steps<'_, '_>) -> Result<Epoch, TrainError> {
+        let mut totals = Totals::default();
+        while let Some((batch, rate)) = steps.next()? {
+            if !totals.add(&self.step(&batch, rate)?) {
+                return Ok(Epoch::Diverged(steps.last()));
+            }
+        }
+        Ok(if self.trainer.is_finite() { Epoch::Done(totals) } else { Epoch::Diverged(steps.last()) })
     }
 
-    fn rate(&self, step: usize) -> f64 {
-        let steps = |epochs: usize| (epochs * self.steps_per_epoch) as u64;
-        learning_rate(
-            self.config.learning_rate,
-            step as u64,
-            steps(self.config.warmup_epochs),
-            steps(self.config.epochs),
-        )
+    fn top1(&self, images: &ImageSet, normalisation: &Normalisation) -> Result<f64, TrainError> {
+        Ok(evaluate(self.network, &self.trainer.weights(), images, normalisation, EVALUATION_BATCH)?.top1)
+    }
+
+    fn weights(&self) -> Result<Weights, TrainError> {
+        Ok(self.trainer.weights())
+    }
+
+    fn numerics(&self) -> String {
+        numerics()
+    }
+
+    fn save(&self, checkpoint: &mut Checkpoint) -> Result<(), TrainError> {
+        self.trainer.save(checkpoint);
+        Ok(())
+    }
+
+    fn restore(&mut self, checkpoint: &mut Checkpoint, path: &Path) -> Result<(), TrainError> {
+        Ok(self.trainer.restore(checkpoint).map_err(|problem| problem.at(path))?)
     }
 }
 

@@ -12,6 +12,8 @@ use crate::optim::{Ema, OptimizerState, Segment, all_finite, clip};
 use crate::seeds::{Purpose, derived_seed};
 use crate::{ConfigError, NUMERICS, Targets, TrainConfig, TrainError};
 
+mod state;
+
 /// What one step says about its batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {

@@ -10,7 +10,7 @@ mod norm;
 mod optim;
 mod pointwise;
 mod pool;
-mod resume;
+mod state;
 mod store;
 mod sums;
 mod tape;

@@ -9,6 +9,7 @@ use super::optim::{Ema, OptimizerState, clip};
 use super::store::Part;
 use super::teacher::{DeviceTeacher, Said};
 use crate::batches::TrainBatch;
+use crate::epochs::BatchReport;
 use crate::evaluate::count_within;
 use crate::ops::values;
 use crate::seeds::{Purpose, derived_seed};
@@ -35,16 +36,6 @@ pub(super) struct Pending {
     /// Without its pixels, which went to the device.
     batch: TrainBatch,
     smoothing: f64,
-}
-
-/// What a batch came to.
-pub(super) struct BatchReport {
-    /// Mean loss, label smoothing included, in nats.
-    pub(super) loss: f64,
-    /// Images that were classified right.
-    pub(super) right: usize,
-    /// Number of images.
-    pub(super) n: usize,
 }
 
 impl DeviceTrainer {
