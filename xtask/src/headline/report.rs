@@ -227,7 +227,12 @@ fn search_cost(records: &[&Record]) -> String {
         let children = own.iter().filter_map(|record| record.n_children).sum::<f64>() + 0.0;
         let _ = writeln!(text, "| {family} | {} | {children:.0} | {all} | {dearest} |", own.len());
     }
-    text + "\nCore-hours of searched families are those of search and final training together.\n"
+    let all: f64 = records.iter().filter_map(|record| record.core_seconds).sum::<f64>() / 3600.0;
+    let _ = writeln!(
+        text,
+        "\nCore-hours of searched families are those of search and final training together. All that is done so far: {all:.2}."
+    );
+    text
 }
 
 #[cfg(test)]
