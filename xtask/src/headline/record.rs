@@ -27,7 +27,7 @@ pub(super) struct Record {
     pub(super) params: f64,
     /// Of f32 feature maps, in the best order of operators.
     pub(super) peak_bytes: f64,
-    /// Median of a forward pass at batch 1, over rounds in which all networks take turns; none before it is measured.
+    /// Median of a forward pass at batch 1, the least of the rounds in which all networks take turns; none before it is measured.
     pub(super) latency_ms: Option<f64>,
     /// What it was measured on.
     pub(super) device: Value,
