@@ -22,7 +22,7 @@ const MARKS: (&str, &str) = ("<!-- headline: begin -->", "<!-- headline: end -->
 /// What the tables of ratios mean.
 const RATIOS: &str = "The last four columns: how many times more the best MobileNet-V2 variant takes at the same top-1, interpolated on its curve, \
 for each cost the curve that is best in this cost and that no weak variant lowers (– where no variant is as low, or as high). Each line is one \
-`gram` command with seed 1, or with as many seeds as it says; of finalists what each of three seeds found is trained three times; the commands stand with all figures in the records in `docs/headline/`.\n";
+`gram` command with seed 1, or with as many seeds as it says, or so many trainings of what its seeds found; the commands stand with all figures in the records in `docs/headline/`.\n";
 
 /// Writes the document, the charts and the README's table.
 pub(super) fn write(records: &[Record]) -> Result<()> {
