@@ -61,8 +61,8 @@ const SIZES: [Size; 5] = [
     size("0.7M", "700k", "12k", "64k"),
     size("1M", "1M", "16k", "80k"),
     size("1.6M", "1600k", "25k", "96k"),
+    size("2M", "2M", "32k", "112k"),
     size("2.6M", "2600k", "40k", "128k"),
-    size("4M", "4M", "64k", "160k"),
 ];
 
 const fn size(
