@@ -79,3 +79,30 @@ pub enum SurrogateError {
         examples: usize,
     },
 }
+
+/// The lowest `n` bits of a number, each a decision of its own: what the tests of surrogates learn from.
+#[cfg(test)]
+fn switches(number: u16, n: u16) -> Features {
+    use crate::domain::{ClassKey, Decision, Domain, Histogram, Point};
+
+    struct Switches(Vec<Decision>);
+
+    impl Domain for Switches {
+        fn decisions(&self) -> &[Decision] {
+            &self.0
+        }
+        fn is_feasible(&self, _point: &Point) -> bool {
+            true
+        }
+        fn class_of(&self, point: &Point) -> ClassKey {
+            ClassKey::of_bytes(point.values())
+        }
+        fn histogram(&self, point: &Point) -> Histogram {
+            point.values().iter().map(|&bit| (u64::from(bit), 1.0)).collect()
+        }
+    }
+
+    let domain = Switches((0..n).map(|i| Decision::new(format!("{i}"), 2)).collect());
+    let bits: Vec<u8> = (0..n).map(|i| (number >> i & 1) as u8).collect();
+    Features::of(&Point::from(bits), &domain)
+}

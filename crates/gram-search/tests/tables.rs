@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use gram_search::domain::{Domain, Point};
+use gram_search::kendall_tau;
 use gram_search::strategies::{DomainStrategy, GramConfig, RandomSearch};
 use gram_search::surrogate::{Features, KernelRidge, KernelRidgeConfig, Surrogate};
 use gram_search::tabular::{
@@ -102,14 +103,6 @@ fn enas_dag_is_a_sample_with_one_repeated_line() {
     assert!(some_points(&table).all(|point| table.neighbours(&point).len() == 45));
 }
 
-/// Kendall's τ-a between two lists.
-fn kendall(a: &[f64], b: &[f64]) -> f64 {
-    let pairs = (0..a.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
-    let sum: f64 =
-        pairs.map(|(i, j)| ((a[i] - a[j]) * (b[i] - b[j])).signum() * f64::from(a[i] != a[j] && b[i] != b[j])).sum();
-    sum / (a.len() * (a.len() - 1) / 2) as f64
-}
-
 /// ALGORITHMS F5: how the surrogate ranks 300 classes that it has not seen, after 64 that were drawn at random; median of five draws.
 #[test]
 fn the_surrogate_ranks_unseen_classes_after_64_evaluations() {
@@ -131,7 +124,7 @@ fn the_surrogate_ranks_unseen_classes_after_64_evaluations() {
                 ridge.fit(&known.iter().map(score).collect::<Vec<_>>()).unwrap();
                 let means: Vec<f64> =
                     unknown.iter().map(|point| ridge.predict(&Features::of(point, &table)).mean).collect();
-                kendall(&means, &unknown.iter().map(score).collect::<Vec<_>>())
+                kendall_tau(&means, &unknown.iter().map(score).collect::<Vec<_>>()).unwrap()
             })
             .collect();
         taus.sort_by(f64::total_cmp);

@@ -222,29 +222,11 @@ impl Fit {
 
 #[cfg(test)]
 mod tests {
+    use super::super::switches;
     use super::*;
-    use crate::domain::{ClassKey, Decision, Domain, Histogram, Point};
-
-    struct Bits(Vec<Decision>);
-
-    impl Domain for Bits {
-        fn decisions(&self) -> &[Decision] {
-            &self.0
-        }
-        fn is_feasible(&self, _point: &Point) -> bool {
-            true
-        }
-        fn class_of(&self, point: &Point) -> ClassKey {
-            ClassKey::of_bytes(point.values())
-        }
-        fn histogram(&self, point: &Point) -> Histogram {
-            point.values().iter().map(|&bit| (u64::from(bit), 1.0)).collect()
-        }
-    }
 
     fn features(n: u8) -> Features {
-        let bits = Bits((0..6).map(|i| Decision::new(format!("{i}"), 2)).collect());
-        Features::of(&Point::from((0..6).map(|i| n >> i & 1).collect::<Vec<u8>>()), &bits)
+        switches(n.into(), 6)
     }
 
     /// 40 of 64 points scored by their number, whose bits weigh 1 to 32.
