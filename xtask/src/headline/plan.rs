@@ -89,20 +89,10 @@ const SEEDS: [u64; 3] = [1, 2, 3];
 /// Trainings of every searched finalist: one is off by as much as searches differ.
 const TRAININGS: u64 = 3;
 
-/// Baselines: family, architectures from small to large, up to about 12 M MACs, and those that are compared over three seeds. Cheap ones first.
+/// Baselines: family, architectures from small to large, up to about 12 M MACs, and those that are compared over three seeds. Dear ones first.
 const BASELINES: [(&str, &[&str], &[&str]); 5] = [
-    ("dsconv", &["dsconv-8", "dsconv-12", "dsconv-16", "dsconv-24", "dsconv-32"], &["dsconv-16", "dsconv-24"]),
-    (
-        "mobilenet-v2-shallow",
-        &[
-            "mobilenet-v2-0.1-32-shallow",
-            "mobilenet-v2-0.15-32-shallow",
-            "mobilenet-v2-0.25-32-shallow",
-            "mobilenet-v2-0.35-32-shallow",
-            "mobilenet-v2-0.5-32-shallow",
-        ],
-        &["mobilenet-v2-0.15-32-shallow", "mobilenet-v2-0.25-32-shallow", "mobilenet-v2-0.35-32-shallow"],
-    ),
+    // 0.35 and 0.5 have 15.6 and 28.0 M MACs at full depth, where the shallow ones have 6.2 and 11.1.
+    ("mobilenet-v2", &["mobilenet-v2-0.1-32", "mobilenet-v2-0.15-32", "mobilenet-v2-0.25-32"], &[]),
     (
         "shrinkcnn",
         &[
@@ -115,6 +105,17 @@ const BASELINES: [(&str, &[&str], &[&str]); 5] = [
         &[],
     ),
     (
+        "mobilenet-v2-shallow",
+        &[
+            "mobilenet-v2-0.1-32-shallow",
+            "mobilenet-v2-0.15-32-shallow",
+            "mobilenet-v2-0.25-32-shallow",
+            "mobilenet-v2-0.35-32-shallow",
+            "mobilenet-v2-0.5-32-shallow",
+        ],
+        &["mobilenet-v2-0.15-32-shallow", "mobilenet-v2-0.25-32-shallow", "mobilenet-v2-0.35-32-shallow"],
+    ),
+    (
         "mobilenet-v3-small",
         &[
             "mobilenet-v3-small-minimalistic-0.1-32",
@@ -125,8 +126,7 @@ const BASELINES: [(&str, &[&str], &[&str]); 5] = [
         ],
         &[],
     ),
-    // 0.35 and 0.5 have 15.6 and 28.0 M MACs at full depth, where the shallow ones have 6.2 and 11.1.
-    ("mobilenet-v2", &["mobilenet-v2-0.1-32", "mobilenet-v2-0.15-32", "mobilenet-v2-0.25-32"], &[]),
+    ("dsconv", &["dsconv-8", "dsconv-12", "dsconv-16", "dsconv-24", "dsconv-32"], &["dsconv-16", "dsconv-24"]),
 ];
 
 /// The family of searched networks, and that of random search with the same budget.
@@ -157,21 +157,23 @@ enum What {
 }
 
 impl Dataset {
-    /// All jobs: searches and cheap baselines first, further seeds of finalists last. Random search runs beside the finalist only:
-    /// a whole curve of it would take a fifth of all the time.
+    /// All jobs: baselines, the dear ones first, then searches, then further trainings of what these found. Random search runs beside the
+    /// finalist only: a whole curve of it would take a fifth of all the time.
     pub(super) fn jobs(&self) -> Vec<Job> {
+        let wanted = |seed: u64, finalist: bool| seed == SEEDS[0] || finalist;
         let mut jobs = Vec::new();
-        for (index, &seed) in SEEDS.iter().enumerate() {
-            let wanted = |finalist: bool| index == 0 || finalist;
-            for size in SIZES.iter().filter(|size| wanted(size.name == FINALIST)) {
+        for (family, architectures, finalists) in &BASELINES {
+            for seed in SEEDS {
+                let own = architectures.iter().filter(|architecture| wanted(seed, finalists.contains(architecture)));
+                jobs.extend(own.map(|architecture| self.train(family, architecture, seed)));
+            }
+        }
+        for seed in SEEDS {
+            for size in SIZES.iter().filter(|size| wanted(seed, size.name == FINALIST)) {
                 jobs.push(self.search(OURS, size, seed));
                 if size.name == FINALIST {
                     jobs.push(self.search(RANDOM, size, seed));
                 }
-            }
-            for (family, architectures, finalists) in &BASELINES {
-                let own = architectures.iter().filter(|architecture| wanted(finalists.contains(architecture)));
-                jobs.extend(own.map(|architecture| self.train(family, architecture, seed)));
             }
         }
         for size in SIZES.iter().filter(|size| size.name == FINALIST) {
@@ -226,6 +228,11 @@ impl Dataset {
 }
 
 impl Job {
+    /// Whether the network is searched first.
+    pub(super) fn is_search(&self) -> bool {
+        self.what == What::Search
+    }
+
     /// The command as a person would type it.
     pub(super) fn command(&self) -> String {
         format!("gram {}", self.arguments.join(" "))
