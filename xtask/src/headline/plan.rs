@@ -25,6 +25,8 @@ pub(super) struct Dataset {
     splits: &'static [(&'static str, &'static str)],
     /// Whether the dataset's own test images are apart from the test split.
     own_test: bool,
+    /// Name of the size that is searched with three seeds, beside random search.
+    finalist: &'static str,
 }
 
 /// Limits of one searched network.
@@ -45,6 +47,7 @@ pub(super) const DATASETS: [Dataset; 2] = [
         epochs: "10",
         splits: &[("validation_per_class", "500"), ("test_per_class", "500")],
         own_test: true,
+        finalist: "1.6M",
     },
     Dataset {
         name: "fashion-mnist",
@@ -54,6 +57,7 @@ pub(super) const DATASETS: [Dataset; 2] = [
         epochs: "6",
         splits: &[("validation_per_class", "500")],
         own_test: false,
+        finalist: "2M",
     },
 ];
 
@@ -73,9 +77,6 @@ const fn size(
 ) -> Size {
     Size { name, max_macs, max_params, max_peak_bytes }
 }
-
-/// Name of the size that is searched with three seeds, beside random search. Larger ones take longer, and limits looser than these bind less.
-const FINALIST: &str = "1.6M";
 
 /// Children of searches for the curves alone, half of a finalist's: all else would take a day.
 const CHILDREN_OF_CURVES: &str = "32";
@@ -169,14 +170,14 @@ impl Dataset {
             }
         }
         for seed in SEEDS {
-            for size in SIZES.iter().filter(|size| wanted(seed, size.name == FINALIST)) {
+            for size in SIZES.iter().filter(|size| wanted(seed, size.name == self.finalist)) {
                 jobs.push(self.search(OURS, size, seed));
-                if size.name == FINALIST {
+                if size.name == self.finalist {
                     jobs.push(self.search(RANDOM, size, seed));
                 }
             }
         }
-        for size in SIZES.iter().filter(|size| size.name == FINALIST) {
+        for size in SIZES.iter().filter(|size| size.name == self.finalist) {
             let again = SEEDS.into_iter().flat_map(|seed| (2..=TRAININGS).map(move |training| (seed, training)));
             jobs.extend(again.flat_map(|(seed, training)| {
                 [OURS, RANDOM].map(|strategy| self.train_again(strategy, size, seed, training))
@@ -220,7 +221,7 @@ impl Dataset {
             ("--max-peak-bytes", size.max_peak_bytes),
         ];
         let mut arguments: Vec<String> = ["search", "-c", &config, "--strategy", strategy].map(str::to_owned).into();
-        let children = (size.name != FINALIST).then_some(("--children", CHILDREN_OF_CURVES));
+        let children = (size.name != self.finalist).then_some(("--children", CHILDREN_OF_CURVES));
         let given = limits.into_iter().chain(children);
         arguments.extend(given.flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]));
         self.job(What::Search, strategy, size.name.to_owned(), seed, arguments)
