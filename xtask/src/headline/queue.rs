@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -23,7 +24,7 @@ pub(super) fn run(options: &Options, dataset: &Dataset) -> Result<()> {
     let wanted =
         |job: &&Job| options.only.is_empty() || options.only.iter().any(|word| job.name.contains(word.as_str()));
     let open: Vec<&Job> = jobs.iter().filter(wanted).filter(|job| !Record::is_there(job)).collect();
-    let queue = Queue { options, dataset, n: open.len(), done: Mutex::new(0) };
+    let queue = Queue { options, dataset, n: open.len(), begun: AtomicUsize::new(0) };
     for phase in open.chunk_by(|a, b| a.is_search() == b.is_search()) {
         let n = if phase[0].is_search() { 1 } else { options.jobs.min(phase.len()) };
         queue.side_by_side(phase, n)?;
@@ -52,7 +53,7 @@ struct Queue<'a> {
     dataset: &'a Dataset,
     /// Jobs in all.
     n: usize,
-    done: Mutex<usize>,
+    begun: AtomicUsize,
 }
 
 impl Queue<'_> {
@@ -107,8 +108,7 @@ impl Queue<'_> {
     }
 
     fn announce(&self, job: &Job, more: &str) {
-        let mut done = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *done += 1;
-        eprintln!("\n{}: job {done} of {} that are left: {}{more}", self.dataset.name, self.n, job.name);
+        let begun = 1 + self.begun.fetch_add(1, Ordering::Relaxed);
+        eprintln!("\n{}: job {begun} of {} that are left: {}{more}", self.dataset.name, self.n, job.name);
     }
 }
