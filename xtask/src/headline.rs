@@ -32,6 +32,8 @@ struct Options {
     job: Option<String>,
     /// Trainings at a time.
     jobs: usize,
+    /// Commit each record when it is there.
+    commit: bool,
     /// Write the report from the records that are there, without running anything.
     report: bool,
     /// Measure the latency of every network anew, as is done by itself when all jobs are done.
@@ -62,8 +64,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 }
 
 fn parse(arguments: &[String]) -> Result<Options> {
-    let (mut data, mut output, mut report, mut latency) = (None, None, false, false);
-    let (mut only, mut job, mut jobs) = (Vec::new(), None, None);
+    let (mut data, mut output, mut only, mut job, mut jobs) = (None, None, Vec::new(), None, None);
+    let (mut commit, mut report, mut latency) = (false, false, false);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().cloned().ok_or_else(|| usage(format!("{argument} needs a value")));
@@ -77,6 +79,7 @@ fn parse(arguments: &[String]) -> Result<Options> {
                 let n: Option<usize> = given.parse().ok().filter(|n| (1..=256).contains(n));
                 jobs = Some(n.ok_or_else(|| usage(format!("--jobs is {given}; expected a number from 1 to 256")))?);
             }
+            "--commit" => commit = true,
             "--report" => report = true,
             "--latency" => latency = true,
             other => return Err(usage(format!("`cargo xtask pipeline headline` does not know `{other}`"))),
@@ -87,5 +90,6 @@ fn parse(arguments: &[String]) -> Result<Options> {
         .unwrap_or_else(|| root().join("../shared/data"));
     let data = std::path::absolute(&data).with_context(|| format!("--data {}", data.display()))?;
     let jobs = jobs.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
-    Ok(Options { data, output: output.unwrap_or_else(|| "runs/headline".into()), only, job, jobs, report, latency })
+    let output = output.unwrap_or_else(|| "runs/headline".into());
+    Ok(Options { data, output, only, job, jobs, commit, report, latency })
 }

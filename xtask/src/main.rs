@@ -15,10 +15,11 @@ usage: cargo xtask <command>
 
   pipeline [quickstart|fashion-mnist|cifar-10] [--data DIR] [--output DIR] [--jobs N]
              search, prune, train and export on real data; ends with a table and summary.json
-  pipeline headline [--data DIR] [--output DIR] [--only WORD]... [--job NAME] [--jobs N] [--report|--latency]
+  pipeline headline [--data DIR] [--output DIR] [--only WORD]... [--job NAME] [--jobs N] [--commit] [--report|--latency]
              searched networks beside MobileNet-V2 and other baselines: hours, resumable; records and report go to docs/.
              --only takes the jobs whose names hold a word, --job exactly one and writes no report; N trainings go side by
-             side [default: one on each core]; --report writes the report alone, --latency measures all networks anew
+             side [default: one on each core]; --commit commits each record when it is there;
+             --report writes the report alone, --latency measures all networks anew
   lint       fmt, clippy, docs, arrows between crates
   check      lint, then every test; licences too where cargo-deny is installed
   bench [NAME...]

@@ -78,8 +78,8 @@ const fn size(
     Size { name, max_macs, max_params, max_peak_bytes }
 }
 
-/// Children of searches for the curves alone, half of a finalist's: all else would take a day.
-const CHILDREN_OF_CURVES: &str = "32";
+/// Children of searches for the curves alone, half of a finalist's or less: all else would take a day.
+const CHILDREN_OF_CURVES: &str = "24";
 
 /// The recipe of every training, chosen on validation images; see `docs/headline.md`. What is not here is the default.
 const RECIPE: [(&str, &str); 2] = [("learning_rate", "0.016"), ("batch_size", "64")];

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use super::Options;
 use super::plan::{DATASETS, Dataset, Job};
-use super::record::Record;
+use super::record::{Record, commit};
 use crate::pipeline::gram_binary;
 use crate::shell::root;
 
@@ -24,7 +24,7 @@ pub(super) fn run(options: &Options, dataset: &Dataset) -> Result<()> {
     let wanted =
         |job: &&Job| options.only.is_empty() || options.only.iter().any(|word| job.name.contains(word.as_str()));
     let open: Vec<&Job> = jobs.iter().filter(wanted).filter(|job| !Record::is_there(job)).collect();
-    let queue = Queue { options, dataset, n: open.len(), begun: AtomicUsize::new(0) };
+    let queue = Queue { options, dataset, n: open.len(), begun: AtomicUsize::new(0), committing: Mutex::new(()) };
     for phase in open.chunk_by(|a, b| a.is_search() == b.is_search()) {
         let n = if phase[0].is_search() { 1 } else { options.jobs.min(phase.len()) };
         queue.side_by_side(phase, n)?;
@@ -54,6 +54,7 @@ struct Queue<'a> {
     /// Jobs in all.
     n: usize,
     begun: AtomicUsize,
+    committing: Mutex<()>,
 }
 
 impl Queue<'_> {
@@ -67,7 +68,7 @@ impl Queue<'_> {
                 if ended.is_err() {
                     while next().is_some() {}
                 }
-                ended?;
+                ended.and_then(|()| self.keep(job))?;
             }
             Ok(())
         };
@@ -105,6 +106,12 @@ impl Queue<'_> {
             .with_context(|| format!("starting {}", job.name))?;
         anyhow::ensure!(status.success(), "{} failed; {} says why", job.name, log.display());
         Ok(())
+    }
+
+    /// Commits the record where that is wanted, one at a time: git locks its index.
+    fn keep(&self, job: &Job) -> Result<()> {
+        let _one_at_a_time = self.committing.lock();
+        if self.options.commit { commit(job) } else { Ok(()) }
     }
 
     fn announce(&self, job: &Job, more: &str) {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use super::plan::Job;
-use crate::shell::root;
+use crate::shell::{root, run};
 
 /// A trained network and what was measured of it. Fractions, not percent.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,6 +152,17 @@ impl Record {
         fs::write(&temporary, serde_json::to_string_pretty(&self.to_json())? + "\n")?;
         fs::rename(&temporary, &path).with_context(|| format!("writing {}", path.display()))
     }
+}
+
+/// Commits the record of a job and what it found, and nothing else that may lie in the tree.
+pub(super) fn commit(job: &Job) -> Result<()> {
+    let record = file(&job.name).to_string_lossy().into_owned();
+    let architecture = architecture_file(&job.name);
+    let mut paths = vec!["--", &record];
+    paths.extend(root().join(&architecture).is_file().then_some(architecture.as_str()));
+    run("git", &[&["add"], paths.as_slice()].concat())?;
+    let message = format!("headline: {}", job.name);
+    run("git", &[&["commit", "--quiet", "--message", &message], paths.as_slice()].concat())
 }
 
 /// Seconds that processors worked for the commands that this program has run; none where the system does not tell.
